@@ -1,0 +1,95 @@
+// Package shim is the conversation between snapd-ctr and the shim, the process that is the parent of containers.
+//
+// One shim serves one container that was run, or all clones of one snapshot. It holds what must live as long as its
+// containers and must vanish with them: it has a mount namespace of its own, in which their root file systems are
+// mounted, and the descriptors of their network namespaces. It leaves no mount on the host.
+//
+// A client connects to the shim's unix socket and sends one request, a line of JSON; descriptors that a request needs
+// travel with its first byte. The shim answers with lines of JSON, the last of which has done set. A client that goes
+// away cancels its request: what was half made is undone.
+package shim
+
+import (
+	"encoding/json"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// ProtocolVersion is sent with every request. A shim answers a version that it does not speak with an error.
+const ProtocolVersion = 1
+
+// Request is one request. Op decides which other fields mean something.
+type Request struct {
+	Version int    `json:"version"`
+	Op      Op     `json:"op"`
+	ID      string `json:"id,omitempty"` // container
+
+	Start *StartRequest `json:"start,omitempty"`
+	Clone *CloneRequest `json:"clone,omitempty"`
+	Exec  *ExecRequest  `json:"exec,omitempty"`
+}
+
+// Op names what a request asks for.
+type Op string
+
+// The operations of a shim.
+const (
+	OpPing   Op = "ping"   // answer at once
+	OpStart  Op = "start"  // create and start the container whose directory is prepared
+	OpClone  Op = "clone"  // restore the container whose directory is prepared from a snapshot
+	OpExec   Op = "exec"   // run a program in a container; 3 descriptors, or 1 for a terminal
+	OpWait   Op = "wait"   // answer when the container has exited
+	OpDelete Op = "delete" // forget an exited container; the shim ends with its last one
+)
+
+// Paths tells a shim where things are.
+type Paths struct {
+	Root string `json:"root"` // persistent state: DESIGN's root
+	Run  string `json:"run"`  // run-time state
+	CRIU string `json:"criu"` // the criu binary
+}
+
+// StartRequest starts the container ID: Record has everything but what the shim finds out; the OCI runtime spec lies as
+// config.json in the container's directory, with paths of mount sources already made absolute.
+type StartRequest struct {
+	Record snapshot.Container `json:"record"`
+	Lower  []string           `json:"lower"` // overlay lower directories, topmost first
+}
+
+// CloneRequest restores a snapshot into the container ID.
+type CloneRequest struct {
+	Record   snapshot.Container `json:"record"`
+	Config   snapshot.Config    `json:"config"`
+	Lower    []string           `json:"lower"`    // overlay lower directories, topmost first; the snapshot's own files are the first
+	Images   string             `json:"images"`   // directory with CRIU's images, shared with other clones, read-only
+	Contents map[string]string  `json:"contents"` // mount key -> directory with the captured content
+}
+
+// ExecRequest runs a program.
+type ExecRequest struct {
+	Args    []string `json:"args"`
+	Env     []string `json:"env"`
+	Workdir string   `json:"workdir"`
+	User    string   `json:"user"`
+	TTY     bool     `json:"tty"` // the one descriptor sent is a unix socket on which the shim sends the terminal's master
+}
+
+// Reply is one line of an answer.
+type Reply struct {
+	Done  bool             `json:"done"`
+	Error *Failure         `json:"error,omitempty"`
+	Pid   int              `json:"pid,omitempty"`    // ping: of the shim; exec: of the program, in a line of its own
+	Exit  *int             `json:"exit,omitempty"`   // exec, wait
+	Value json.RawMessage  `json:"value,omitempty"`  // start, clone: the container's record
+	Phase []snapshot.Phase `json:"phases,omitempty"` // clone: where the time went
+}
+
+// Failure is a [snapshot.Error] on the wire.
+type Failure struct {
+	Kind    snapshot.Kind `json:"kind"`
+	Op      string        `json:"op"`
+	On      string        `json:"on"`
+	Message string        `json:"message"`
+	Hint    string        `json:"hint"`
+	Log     string        `json:"log"`
+}
