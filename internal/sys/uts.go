@@ -1,0 +1,44 @@
+package sys
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetHostname sets the host name in the uts namespace of a process. It does nothing when that namespace is our own:
+// the process then shares the host's name.
+func SetHostname(pid int, name string) error {
+	path := fmt.Sprintf("/proc/%d/ns/uts", pid)
+	theirs, err := os.Readlink(path)
+	if err != nil {
+		return fmt.Errorf("uts namespace of %d: %w", pid, err)
+	}
+	if ours, err := os.Readlink("/proc/self/ns/uts"); err != nil {
+		return err
+	} else if ours == theirs {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	done := make(chan error, 1)
+	go func() {
+		// The thread is in another namespace afterwards: it stays locked and ends with its goroutine.
+		runtime.LockOSThread()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS); err != nil {
+			done <- fmt.Errorf("enter the uts namespace of %d: %w", pid, err)
+			return
+		}
+		if err := unix.Sethostname([]byte(name)); err != nil {
+			done <- fmt.Errorf("set the host name of %d: %w", pid, err)
+			return
+		}
+		done <- nil
+	}()
+	return <-done
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"sync"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// Clone makes containers of a snapshot.
+func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Container, error) {
+	if r.Count < 1 {
+		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
+			Err: fmt.Errorf("%d clones make no sense", r.Count), Hint: "-n takes a number from 1 up"}
+	}
+	snap, err := l.store.Get(r.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSnapshot(snap, r.Engine, goruntime.GOARCH); err != nil {
+		return nil, err
+	}
+	if _, err := l.warmTool(ctx); err != nil {
+		return nil, err
+	}
+	unpacked, err := l.store.Unpack(ctx, snap.ID)
+	if err != nil {
+		return nil, err
+	}
+	reserved, err := l.reserve(l.cloneRecords(snap, r))
+	if err != nil {
+		return nil, err
+	}
+	client, err := l.spawn(ctx, "snapshot-"+snapshot.ShortID(snap.ID))
+	if err != nil {
+		return nil, errors.Join(err, l.drop(reserved))
+	}
+	parallel := r.Parallel
+	if parallel < 1 {
+		parallel = goruntime.NumCPU()
+	}
+	made := make([]*snapshot.Container, len(reserved))
+	errs := make([]error, len(reserved))
+	slots := make(chan struct{}, parallel)
+	var wg sync.WaitGroup
+	for i, res := range reserved {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			made[i], errs[i] = l.cloneOne(ctx, client, res, shim.CloneRequest{Record: res.record, Config: snap.Config,
+				Lower: unpacked.Lower, Images: unpacked.Images, Contents: unpacked.Contents})
+		})
+	}
+	wg.Wait()
+	made = slices.DeleteFunc(made, func(c *snapshot.Container) bool { return c == nil })
+	return made, partial(errs, len(made), r.Snapshot)
+}
+
+// cloneOne makes one clone, or removes what was reserved for it.
+func (l *Local) cloneOne(ctx context.Context, client *shim.Client, res *reservation, r shim.CloneRequest) (*snapshot.Container, error) {
+	if len(r.Config.Spec) > 0 {
+		path := filepath.Join(shim.ContainerDir(l.cfg.Root, res.record.ID), "config.json")
+		if err := os.WriteFile(path, r.Config.Spec, 0o600); err != nil {
+			return nil, errors.Join(err, l.drop([]*reservation{res}))
+		}
+	}
+	c, _, err := client.Clone(ctx, res.record.ID, r)
+	if err != nil {
+		return nil, errors.Join(err, l.drop([]*reservation{res}))
+	}
+	res.keep()
+	return &c, nil
+}
+
+// cloneRecords names the clones and says what they stand on.
+func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot.Container {
+	cfg := &snap.Config
+	base := snapshot.Base{Dir: cfg.Base.Dir, Layers: slices.Clone(cfg.Base.Layers)}
+	for _, layer := range snap.Layers {
+		if layer.Role == snapshot.RoleRootfs {
+			base.Layers = append(base.Layers, layer.Digest)
+		}
+	}
+	out := make([]snapshot.Container, 0, r.Count)
+	for i := range r.Count {
+		name := r.Name
+		if name != "" && r.Count > 1 {
+			name = fmt.Sprintf("%s-%d", r.Name, i+1)
+		}
+		c := l.newRecord(name)
+		c.Snapshot, c.Base, c.Image, c.Args, c.Volumes = snap.ID, base, cfg.Source.Image, cfg.Args, cfg.Volumes
+		c.Network.Mode = "none"
+		switch {
+		case cfg.NetnsKey == "":
+			c.Network.Mode = "host"
+		case cfg.Network.Mode != "none":
+			c.Network.Mode = "bridge"
+		}
+		c.Limits = cfg.Limits
+		if r.Limits != nil {
+			c.Limits = *r.Limits
+		}
+		c.Hostname = r.Hostname
+		if c.Hostname == "" {
+			c.Hostname = c.Name
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// partial joins the errors of several attempts into one that says how many worked.
+func partial(errs []error, worked int, on string) error {
+	failed := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(failed) == 0 {
+		return nil
+	}
+	first := failed[0]
+	if len(errs) == 1 {
+		return first
+	}
+	kind := snapshot.KindPartial
+	if worked == 0 {
+		kind = snapshot.KindOf(first)
+	}
+	return &snapshot.Error{Kind: kind, Op: "clone", On: on,
+		Err:  fmt.Errorf("%d of %d clones failed; the first because: %w", len(failed), len(errs), first),
+		Hint: snapshot.HintOf(first), Log: snapshot.LogOf(first)}
+}

@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// Exec runs a program in a running container.
+func (l *Local) Exec(ctx context.Context, ref string, r ExecRequest) (int, error) {
+	c, err := l.runningContainer(ctx, "exec", ref)
+	if err != nil {
+		return 0, err
+	}
+	client, err := shim.Dial(ctx, c.ShimAddr)
+	if err != nil {
+		return 0, err
+	}
+	return execIn(ctx, client, c.ID, r)
+}
+
+// Stop ends a container: SIGTERM first, and SIGKILL after the grace period.
+func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error {
+	c, err := l.runningContainer(ctx, "stop", ref)
+	if err != nil {
+		return err
+	}
+	if err := signal(c, syscall.SIGTERM); err != nil {
+		return err
+	}
+	wctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if _, err := l.Wait(wctx, c.ID); err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := signal(c, syscall.SIGKILL); err != nil {
+		return err
+	}
+	wctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err = l.Wait(wctx, c.ID)
+	return err
+}
+
+// Kill sends a signal to the container's first process.
+func (l *Local) Kill(ctx context.Context, ref string, name string) error {
+	sig, err := sys.ParseSignal(name)
+	if err != nil {
+		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "kill", On: ref, Err: err, Hint: "a name such as TERM or SIGTERM, or a number"}
+	}
+	c, err := l.runningContainer(ctx, "kill", ref)
+	if err != nil {
+		return err
+	}
+	if err := signal(c, sig); err != nil {
+		return err
+	}
+	if sig != syscall.SIGKILL {
+		return nil
+	}
+	wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err = l.Wait(wctx, c.ID)
+	return err
+}
+
+// signal sends through a pidfd, checked against the record, so that a reused pid is never hit.
+func signal(c *snapshot.Container, sig syscall.Signal) error {
+	p, err := sys.OpenProcess(c.Pid)
+	if err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		return err
+	}
+	defer p.Close()
+	if !running(c) {
+		return nil
+	}
+	if err := p.Signal(sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("signal container %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Wait returns the container's exit status once it has exited.
+func (l *Local) Wait(ctx context.Context, ref string) (int, error) {
+	c, err := l.Container(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	if c.Status == snapshot.StatusRunning {
+		if client, derr := shim.Dial(ctx, c.ShimAddr); derr == nil {
+			status, werr := client.Wait(ctx, c.ID)
+			if werr == nil || ctx.Err() != nil {
+				return status, werr
+			}
+		}
+		// The shim is gone or went away: the process itself tells when it ends, though not how.
+		if p, perr := sys.OpenProcess(c.Pid); perr == nil {
+			err := p.Exited(ctx)
+			p.Close()
+			if err != nil {
+				return 0, err
+			}
+		}
+		if c, err = l.Container(ctx, c.ID); err != nil {
+			return 0, err
+		}
+	}
+	if !c.ExitKnown {
+		return 0, &snapshot.Error{Kind: snapshot.KindUnreachable, Op: "wait", On: c.Name,
+			Err:  errors.New("it has exited, and its exit status is lost: the shim that was its parent was killed"),
+			Hint: "snapd-ctr logs " + c.Name + " shows what it said last"}
+	}
+	return c.ExitStatus, nil
+}
+
+// Remove deletes a container and its files.
+func (l *Local) Remove(ctx context.Context, ref string, force bool) error {
+	c, err := l.Container(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if c.Status == snapshot.StatusRunning {
+		if !force {
+			return &snapshot.Error{Kind: snapshot.KindState, Op: "rm", On: c.Name, Err: errors.New("the container is running"),
+				Hint: "stop it first, or use rm -f"}
+		}
+		if err := l.Kill(ctx, c.ID, "KILL"); err != nil && snapshot.KindOf(err) != snapshot.KindUnreachable &&
+			snapshot.KindOf(err) != snapshot.KindNotFound {
+			return err
+		}
+	}
+	if client, err := shim.Dial(ctx, c.ShimAddr); err == nil {
+		if err := client.Delete(ctx, c.ID); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
+			return err
+		}
+	}
+	return l.sweep(c)
+}

@@ -1,0 +1,29 @@
+package api
+
+import (
+	"context"
+	"os"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// execIn runs a program in a container of the shim, on the caller's descriptors.
+func execIn(ctx context.Context, client *shim.Client, id string, r ExecRequest) (int, error) {
+	q := shim.ExecRequest{Args: r.Args, Env: r.Env, Workdir: r.Workdir, User: r.User, TTY: r.TTY}
+	if r.TTY {
+		return execTerminal(ctx, client, id, q, r)
+	}
+	files := []*os.File{r.Stdin, r.Stdout, r.Stderr}
+	for i, f := range files {
+		if f != nil {
+			continue
+		}
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer null.Close()
+		files[i] = null
+	}
+	return client.Exec(ctx, id, q, files, nil)
+}

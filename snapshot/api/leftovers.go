@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"path"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// leftovers finds what dead makers left on the host: containers half made, cgroups and addresses without a container.
+func (l *Local) leftovers(repair bool) ([]Problem, error) {
+	var out []Problem
+	cs, err := shim.ListContainers(l.cfg.Root)
+	if err != nil {
+		if snapshot.KindOf(err) != snapshot.KindCorrupt {
+			return nil, err
+		}
+		// Whose cgroups and addresses are in use cannot be told while a record is missing: those are left alone.
+		return []Problem{{Where: "containers", What: err.Error(), Remedy: "delete that container's directory by hand"}}, nil
+	}
+	live := make(map[string]bool)
+	for _, c := range cs {
+		if c.Status == snapshot.StatusCreating && l.abandoned(c.ID) {
+			out = append(out, mend(repair, "container "+c.Name, "was being made when its maker was killed", func() error { return l.sweep(&c) }))
+			continue
+		}
+		live[c.ID] = c.Status != snapshot.StatusExited
+	}
+	groups, err := sandbox.Cgroups(l.cgroupParent())
+	if err != nil {
+		return out, err
+	}
+	for _, id := range groups {
+		if !live[id] {
+			name := path.Join(l.cgroupParent(), id)
+			out = append(out, mend(repair, "cgroup "+name, "belongs to no container", func() error { return removeCgroup(name) }))
+		}
+	}
+	leases, err := l.bridge.Leases()
+	if err != nil {
+		return out, err
+	}
+	for _, id := range leases {
+		if !live[id] {
+			out = append(out, mend(repair, "address of "+snapshot.ShortID(id), "is leased to no container", func() error { return l.bridge.Release(id) }))
+		}
+	}
+	return out, nil
+}
+
+// mend describes a problem and, with repair, does away with it.
+func mend(repair bool, where, what string, do func() error) Problem {
+	p := Problem{Where: where, What: what, Remedy: "fsck --repair removes it"}
+	if !repair {
+		return p
+	}
+	if err := do(); err != nil {
+		p.Remedy = "it could not be removed: " + err.Error()
+		return p
+	}
+	p.Repaired, p.Remedy = true, ""
+	return p
+}
+
+func removeCgroup(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	g := sandbox.OpenCgroup(name)
+	return errors.Join(g.Kill(ctx), g.Remove())
+}

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// cgroupParent is the cgroup below which the cgroups of all containers lie. Cgroups are one tree for the whole host, so
+// its name tells installations apart: two that share a host must have bridges of different names anyway.
+func (l *Local) cgroupParent() string { return "/snapd-ctr-" + l.cfg.Bridge }
+
+// sandboxGone ends whatever is left of a container's processes and gives back its cgroup and address. Mounts and
+// network namespaces need no sweeping: they vanish with the processes that hold them.
+func (l *Local) sandboxGone(c *snapshot.Container) error {
+	var errs []error
+	if c.Cgroup != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		g := sandbox.OpenCgroup(c.Cgroup)
+		errs = append(errs, g.Kill(ctx), g.Remove())
+	}
+	if c.Network.Mode == "bridge" {
+		errs = append(errs, l.bridge.Release(c.ID))
+	}
+	errs = append(errs, os.RemoveAll(filepath.Join(l.cfg.Run, "libcontainer", c.ID)))
+	return errors.Join(errs...)
+}
+
+// sweep removes a container and everything of it.
+func (l *Local) sweep(c *snapshot.Container) error {
+	if err := l.sandboxGone(c); err != nil {
+		return fmt.Errorf("clean up container %s: %w", c.Name, err)
+	}
+	return os.RemoveAll(shim.ContainerDir(l.cfg.Root, c.ID))
+}
+
+// settle records the end of a container whose process is gone. Its shim does so when it lives; when it does not,
+// nobody saw the exit status.
+func (l *Local) settle(c snapshot.Container) (snapshot.Container, error) {
+	if client, err := shim.Dial(context.Background(), c.ShimAddr); err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if _, err := client.Wait(ctx, c.ID); err == nil {
+			return shim.ReadContainer(l.cfg.Root, c.ID)
+		}
+	}
+	now, err := shim.ReadContainer(l.cfg.Root, c.ID)
+	if err != nil || now.Status == snapshot.StatusExited {
+		return now, err
+	}
+	if err := l.sandboxGone(&now); err != nil {
+		return now, err
+	}
+	now.Status, now.ExitStatus, now.ExitKnown, now.Finished = snapshot.StatusExited, 255, false, time.Now().UTC()
+	return now, shim.WriteContainer(l.cfg.Root, now)
+}

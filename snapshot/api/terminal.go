@@ -1,0 +1,70 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// execTerminal runs a program on a terminal of its own, in the container, and joins it to the caller's.
+func execTerminal(ctx context.Context, client *shim.Client, id string, q shim.ExecRequest, r ExecRequest) (int, error) {
+	in := int(r.Stdin.Fd())
+	if !term.IsTerminal(in) {
+		return 0, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "exec", On: snapshot.ShortID(id),
+			Err: errors.New("the input is not a terminal"), Hint: "leave out -t"}
+	}
+	ours, theirs, err := sys.SocketPair()
+	if err != nil {
+		return 0, err
+	}
+	defer ours.Close()
+	saved, err := term.MakeRaw(in)
+	if err != nil {
+		theirs.Close()
+		return 0, err
+	}
+	defer func() { _ = term.Restore(in, saved) }()
+	go func() {
+		master, err := sys.ReceiveFile(ours)
+		if err != nil {
+			return
+		}
+		join(ctx, master, r.Stdin, r.Stdout)
+	}()
+	status, err := client.Exec(ctx, id, q, []*os.File{theirs}, nil)
+	theirs.Close()
+	return status, err
+}
+
+// join copies between a terminal's master and the caller's terminal, and passes changes of its size on.
+func join(ctx context.Context, master *os.File, in, out *os.File) {
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	_ = sys.CopyWindowSize(in, master)
+	go func() { _, _ = io.Copy(master, in) }()
+	done := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(out, master)
+		close(done)
+	}()
+	for {
+		select {
+		case <-resized:
+			_ = sys.CopyWindowSize(in, master)
+		case <-done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
