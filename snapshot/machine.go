@@ -224,3 +224,12 @@ func Execute(ctx context.Context, m *Machine, actions Actions, around func(e Eff
 	}
 	return errors.Join(append([]error{first}, more...)...)
 }
+
+// Effects returns the effects of the machine's steps, in order.
+func (m *Machine) Effects() []Effect {
+	var es []Effect
+	for _, s := range m.steps {
+		es = append(es, s.Do)
+	}
+	return es
+}

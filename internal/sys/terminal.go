@@ -24,13 +24,19 @@ func ReceiveFile(socket *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive a descriptor: %w", err)
 	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	return PassedFile(oob[:n])
+}
+
+// PassedFile returns the one descriptor that came with a message on a unix socket.
+func PassedFile(oob []byte) (*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range msgs {
 		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
-			return os.NewFile(uintptr(fds[0]), "received"), nil
+			unix.CloseOnExec(fds[0])
+			return os.NewFile(uintptr(fds[0]), "passed"), nil
 		}
 	}
 	return nil, errors.New("receive a descriptor: none came")

@@ -31,7 +31,7 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	if err != nil {
 		return err
 	}
-	if err := signal(c, syscall.SIGTERM); err != nil {
+	if err := sendSignal(c, syscall.SIGTERM); err != nil {
 		return err
 	}
 	wctx, cancel := context.WithTimeout(ctx, grace)
@@ -39,7 +39,7 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	if _, err := l.Wait(wctx, c.ID); err == nil || ctx.Err() != nil {
 		return err
 	}
-	if err := signal(c, syscall.SIGKILL); err != nil {
+	if err := sendSignal(c, syscall.SIGKILL); err != nil {
 		return err
 	}
 	wctx, cancel = context.WithTimeout(ctx, 10*time.Second)
@@ -58,7 +58,7 @@ func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := signal(c, sig); err != nil {
+	if err := sendSignal(c, sig); err != nil {
 		return err
 	}
 	if sig != syscall.SIGKILL {
@@ -70,8 +70,8 @@ func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	return err
 }
 
-// signal sends through a pidfd, checked against the record, so that a reused pid is never hit.
-func signal(c *snapshot.Container, sig syscall.Signal) error {
+// sendSignal sends through a pidfd, checked against the record, so that a reused pid is never hit.
+func sendSignal(c *snapshot.Container, sig syscall.Signal) error {
 	p, err := sys.OpenProcess(c.Pid)
 	if err != nil {
 		if errors.Is(err, syscall.ESRCH) {

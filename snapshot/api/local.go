@@ -169,3 +169,6 @@ func (l *Local) runningContainer(ctx context.Context, op, ref string) (*snapshot
 	}
 	return c, nil
 }
+
+// ContainerDir is the directory in which a container's own files, its log and its record lie.
+func (l *Local) ContainerDir(id string) string { return shim.ContainerDir(l.cfg.Root, id) }

@@ -233,7 +233,7 @@ func (l *Local) Fsck(ctx context.Context, repair bool) ([]Problem, error) {
 	}
 	var out []Problem
 	for _, p := range found {
-		out = append(out, Problem(p))
+		out = append(out, Problem{Where: p.Where, What: p.What, Repaired: p.Repaired, Remedy: p.Remedy})
 	}
 	left, err := l.leftovers(repair)
 	return append(out, left...), err

@@ -1,0 +1,210 @@
+package pager
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+)
+
+const (
+	// socketName is where CRIU looks for its pager, in the work directory of a restore.
+	socketName = "lazy-pages.socket"
+	// restored is what CRIU sends once every task is restored ("FTSR" in memory).
+	restored = 0x52535446
+)
+
+// Pager serves the clones of one snapshot.
+type Pager struct {
+	image *Image
+	// slots bounds how many clones are filled at the same time, so that faults find a processor.
+	slots chan struct{}
+	// restoring counts restores under way: the background fill makes way for them.
+	restoring atomic.Int32
+}
+
+// New returns a pager for the image.
+func New(im *Image) *Pager {
+	return &Pager{image: im, slots: make(chan struct{}, max(1, runtime.NumCPU()-1))}
+}
+
+// Session serves one restore and then the memory of its tasks.
+type Session struct {
+	pager    *Pager
+	listener *net.UnixListener
+	filled   chan struct{}
+	group    sync.WaitGroup
+	finished atomic.Int64 // when CRIU said that all is restored, in Unix nanoseconds; 0: not yet
+	hurry    atomic.Bool
+
+	mu     sync.Mutex
+	spaces map[*space]bool
+	conn   *net.UnixConn
+	err    error
+	closed bool
+	ended  sync.Once
+}
+
+// Serve begins to listen for the restore whose work directory is given. The caller closes the session when the clone has
+// ended, or when the restore has failed.
+func (p *Pager) Serve(work string) (*Session, error) {
+	dir, err := os.Open(work)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	// The path may be longer than a socket address can hold; its directory's descriptor never is.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), socketName), Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for CRIU in %s: %w", work, err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(filepath.Join(work, socketName), 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	s := &Session{pager: p, listener: l, filled: make(chan struct{}), spaces: make(map[*space]bool)}
+	p.restoring.Add(1)
+	s.group.Go(s.accept)
+	go func() {
+		s.group.Wait()
+		close(s.filled)
+	}()
+	return s, nil
+}
+
+// Filled is closed when nothing is missing any more in any task, or serving has failed; then Err says so.
+func (s *Session) Filled() <-chan struct{} { return s.filled }
+
+// Err returns why memory could not be served. A clone whose session has an error must not go on.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Hurry fills without regard to others: somebody waits for the memory to be complete.
+func (s *Session) Hurry() { s.hurry.Store(true) }
+
+// Close ends the session. Tasks that still miss memory must be gone.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.listener.Close()
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	for sp := range s.spaces {
+		sp.u.Close()
+	}
+	s.mu.Unlock()
+	<-s.filled
+	return nil
+}
+
+// accept talks to CRIU: a task's id and its userfaultfd for each task, then the news that all is restored.
+func (s *Session) accept() {
+	defer s.restoreEnded()
+	conn, err := s.listener.AcceptUnix()
+	s.listener.Close()
+	if err != nil {
+		s.fail(fmt.Errorf("CRIU did not connect: %w", err))
+		return
+	}
+	defer conn.Close()
+	s.mu.Lock()
+	s.conn = conn
+	s.mu.Unlock()
+	if err := s.converse(conn); err != nil {
+		s.fail(err)
+	}
+}
+
+func (s *Session) restoreEnded() { s.ended.Do(func() { s.pager.restoring.Add(-1) }) }
+
+func (s *Session) converse(conn *net.UnixConn) error {
+	var word [4]byte
+	for {
+		if _, err := io.ReadFull(conn, word[:]); err != nil {
+			return fmt.Errorf("CRIU went away before the restore was complete: %w", err)
+		}
+		n := binary.NativeEndian.Uint32(word[:])
+		if n == restored {
+			s.finished.Store(time.Now().UnixNano())
+			return nil
+		}
+		task := int(int32(n))
+		if task < 0 {
+			continue // a zombie has no memory
+		}
+		f, err := receive(conn)
+		if err != nil {
+			return fmt.Errorf("userfaultfd of task %d: %w", task, err)
+		}
+		s.run(&space{session: s, task: task, u: sys.NewUserfault(f),
+			missing: append(segments(nil), s.pager.image.tasks[task]...), working: s.pager.image.workingSet(task)})
+	}
+}
+
+func receive(conn *net.UnixConn) (*os.File, error) {
+	var b [1]byte
+	oob := make([]byte, 64)
+	_, n, _, _, err := conn.ReadMsgUnix(b[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	return sys.PassedFile(oob[:n])
+}
+
+// run serves an address space in a goroutine of its own.
+func (s *Session) run(sp *space) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		sp.u.Close()
+		return
+	}
+	s.spaces[sp] = true
+	s.group.Go(func() {
+		err := sp.serve()
+		s.mu.Lock()
+		delete(s.spaces, sp)
+		s.mu.Unlock()
+		if err != nil {
+			s.fail(err)
+		}
+	})
+}
+
+// fail keeps the first error. Errors after Close are its own doing.
+func (s *Session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.err == nil && !errors.Is(err, os.ErrClosed) {
+		s.err = fmt.Errorf("serve memory: %w", err)
+	}
+}
+
+// isRestored says whether CRIU has restored all tasks. Before that, memory may not be registered yet.
+func (s *Session) isRestored() bool { return s.finished.Load() != 0 }
+
+// mayFill says whether the background fill may go on: while other clones are being restored it makes way for them, but
+// not for ever.
+func (s *Session) mayFill() bool {
+	return s.hurry.Load() || s.pager.restoring.Load() == 0 || !s.isEarly()
+}
+
+// isEarly says whether the clone is in its first moments.
+func (s *Session) isEarly() bool {
+	t := s.finished.Load()
+	return t == 0 || time.Since(time.Unix(0, t)) < early
+}
