@@ -96,6 +96,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot
 		}
 		c := l.newRecord(name)
 		c.Snapshot, c.Base, c.Image, c.Args, c.Volumes = snap.ID, base, cfg.Source.Image, cfg.Args, cfg.Volumes
+		c.Engine = "criu" // the one there is
 		c.Network.Mode = "none"
 		switch {
 		case cfg.NetnsKey == "":

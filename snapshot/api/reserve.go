@@ -22,7 +22,7 @@ const makerLock = "maker.lock"
 
 // reserve takes names for containers, all or none of them, and makes their directories.
 func (l *Local) reserve(records []snapshot.Container) ([]*reservation, error) {
-	guard, err := sys.LockFile(filepath.Join(l.cfg.Root, "containers", ".lock"))
+	guard, err := sys.LockFile(filepath.Join(l.cfg.Root, "names.lock"))
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,11 @@ func (s *session) files(context.Context) error {
 		if !ok {
 			continue
 		}
-		if err := writeFile(s.contentFile(i), func(w io.Writer) error { return store.WriteTree(w, path) }); err != nil {
+		write := store.WriteTree
+		if st, err := os.Lstat(path); err == nil && !st.IsDir() {
+			write = store.WriteFile
+		}
+		if err := writeFile(s.contentFile(i), func(w io.Writer) error { return write(w, path) }); err != nil {
 			return fmt.Errorf("copy the content of %s: %w", m.Path, err)
 		}
 	}

@@ -47,6 +47,9 @@ type Paths struct {
 	Root string `json:"root"` // persistent state: DESIGN's root
 	Run  string `json:"run"`  // run-time state
 	CRIU string `json:"criu"` // the criu binary
+
+	Bridge string `json:"bridge"` // name of the bridge for containers with network mode "bridge"
+	Subnet string `json:"subnet"` // its subnet, "10.88.0.0/16"
 }
 
 // StartRequest starts the container ID: Record has everything but what the shim finds out; the OCI runtime spec lies as

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// parent is the parent of the containers of this shim. It implements [shim.Handler].
+type parent struct {
+	paths  shim.Paths
+	bridge sandbox.Bridge
+	engine engine
+	socket string
+	log    *slog.Logger
+
+	mu         sync.Mutex
+	containers map[string]*container // those being made and those that run
+}
+
+// enter makes a container known, so that nobody else makes the same one.
+func (p *parent) enter(record snapshot.Container) (*container, error) {
+	if err := snapshot.CheckName(record.ID); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.containers[record.ID] != nil {
+		return nil, &snapshot.Error{Kind: snapshot.KindExists, Op: "start", On: snapshot.ShortID(record.ID),
+			Err: errors.New("the container exists")}
+	}
+	record.ShimAddr, record.ShimPid = p.socket, os.Getpid()
+	record.Status = snapshot.StatusCreating
+	if record.Created.IsZero() {
+		record.Created = time.Now().UTC()
+	}
+	c := &container{
+		paths: p.paths, dir: shim.ContainerDir(p.paths.Root, record.ID),
+		record: record, log: p.log.With("container", snapshot.ShortID(record.ID)), done: make(chan struct{}),
+	}
+	p.containers[record.ID] = c
+	return c, nil
+}
+
+func (p *parent) leave(c *container) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.containers, c.record.ID)
+}
+
+func (p *parent) find(id string) *container {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.containers[id]
+}
+
+// Start runs a container. A start that fails leaves nothing behind; the container's directory goes as well.
+func (p *parent) Start(ctx context.Context, id string, r shim.StartRequest) (snapshot.Container, error) {
+	r.Record.ID = id
+	return p.make(r.Record, func(c *container) error { return c.start(ctx, p.bridge, r.Lower) })
+}
+
+// Clone restores a container from a snapshot.
+func (p *parent) Clone(ctx context.Context, id string, r shim.CloneRequest) (snapshot.Container, []snapshot.Phase, error) {
+	began := time.Now()
+	r.Record.ID = id
+	var phases []snapshot.Phase
+	record, err := p.make(r.Record, func(c *container) (err error) {
+		phases, err = c.clone(ctx, p.engine, p.bridge, r, began)
+		return err
+	})
+	return record, phases, err
+}
+
+// make makes a container and watches it from then on.
+func (p *parent) make(record snapshot.Container, how func(*container) error) (snapshot.Container, error) {
+	c, err := p.enter(record)
+	if err != nil {
+		return snapshot.Container{}, err
+	}
+	if err := c.begin(); err != nil {
+		p.leave(c)
+		return snapshot.Container{}, err
+	}
+	if err := how(c); err != nil {
+		err = errors.Join(err, c.abandon())
+		p.leave(c)
+		return snapshot.Container{}, err
+	}
+	made := c.record
+	c.made.Store(true)
+	go func() {
+		c.watch()
+		p.leave(c)
+		close(c.done)
+	}()
+	return made, nil
+}
+
+// Wait returns the exit status of a container once it has exited.
+func (p *parent) Wait(ctx context.Context, id string) (int, error) {
+	if c := p.find(id); c != nil {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return -1, context.Cause(ctx)
+		}
+		return exitStatus(c.exited)
+	}
+	record, err := shim.ReadContainer(p.paths.Root, id)
+	if err != nil {
+		return -1, err
+	}
+	return exitStatus(record)
+}
+
+func exitStatus(record snapshot.Container) (int, error) {
+	id := record.ID
+	switch {
+	case record.Status != snapshot.StatusExited:
+		return -1, notHere(id)
+	case !record.ExitKnown:
+		return -1, &snapshot.Error{Kind: snapshot.KindState, Op: "wait for", On: snapshot.ShortID(id),
+			Err: errors.New("it exited with a status that nobody saw")}
+	}
+	return record.ExitStatus, nil
+}
+
+// Delete deletes an exited container and its files.
+func (p *parent) Delete(ctx context.Context, id string) error {
+	if err := snapshot.CheckName(id); err != nil {
+		return err
+	}
+	if p.find(id) != nil {
+		return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: snapshot.ShortID(id),
+			Err: errors.New("it is running"), Hint: "stop it first, or remove it with --force"}
+	}
+	return shim.Remove(ctx, p.paths, id)
+}
+
+// Idle says whether there is no container that runs. An exited one needs no parent: its record says everything.
+func (p *parent) Idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.containers) == 0
+}
+
+// end kills what still runs and waits until it is cleared away.
+func (p *parent) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
+	defer cancel()
+	p.mu.Lock()
+	var left []*container
+	for _, c := range p.containers {
+		left = append(left, c)
+	}
+	p.mu.Unlock()
+	for _, c := range left {
+		if err := c.kill(); err != nil {
+			c.log.Error("kill", "error", err)
+		}
+	}
+	for _, c := range left {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			c.log.Error("not gone when the shim ended")
+		}
+	}
+}
+
+func notHere(id string) error {
+	return &snapshot.Error{Kind: snapshot.KindState, Op: "find container", On: snapshot.ShortID(id),
+		Err: errors.New("this shim is not its parent"), Hint: "the shim that was is gone; `snapd-ctr fsck --repair` clears away what it left"}
+}

@@ -1,0 +1,37 @@
+// Command snapd-ctr snapshots warmed containers and starts clones of them.
+//
+// It parses and prints, nothing else: what is done is done behind [api.Service]. One file holds one command.
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	a := &app{
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		getenv: os.Getenv,
+		now:    time.Now,
+		open: func(ctx context.Context, c api.Config) (api.Service, error) {
+			svc, err := api.OpenLocal(ctx, c)
+			if err != nil {
+				return nil, err // not svc: a nil *Local would be a Service that is not nil
+			}
+			return svc, nil
+		},
+		probes: func(root, criu string) []probe.Probe {
+			return append(probe.Host(), probe.StateDir(root), probe.CRIU(probe.CheckCRIU(criu)))
+		},
+	}
+	os.Exit(a.main(context.Background(), os.Args[1:]))
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+)
+
+type snapshotsExportOptions struct {
+	format choice
+	force  bool
+}
+
+func newSnapshotsExportCommand(a *app) *cli.Command {
+	o := snapshotsExportOptions{format: newChoice(string(api.ArchiveOCI), string(api.ArchiveOCI), string(api.ArchivePodman))}
+	return &cli.Command{
+		Name:      "export",
+		Usage:     "write a snapshot to a file",
+		ArgsUsage: "SNAPSHOT FILE",
+		Flags: []cli.Flag{
+			&cli.GenericFlag{Name: "format", Value: &o.format, Usage: "write an archive in `FORMAT`: " + o.format.list()},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Destination: &o.force, Usage: "write over FILE where it exists"},
+		},
+		Description: `    snapd-ctr snapshots export warm warm.tar
+    snapd-ctr snapshots export warm - | ssh other snapd-ctr snapshots import - warm
+    snapd-ctr snapshots export --format podman warm checkpoint.tar
+
+FILE may be -, for standard output. The format oci holds everything; podman is the checkpoint archive of podman and
+CRI-O, which checkpointctl reads. The archive holds the memory of the container with every secret in it; the file is
+made readable by its owner only.` + exitStatus(10, 11, 15, 17),
+		Action: a.serve(func(ctx context.Context, svc api.Service, args []string) error {
+			return runSnapshotsExport(ctx, a, svc, &o, args[0], args[1])
+		}),
+	}
+}
+
+func runSnapshotsExport(ctx context.Context, a *app, svc api.Service, o *snapshotsExportOptions, ref, path string) error {
+	format := api.ArchiveFormat(o.format.value)
+	if path == "-" {
+		if term.IsTerminal(int(a.stdout.Fd())) {
+			return usagef("standard output is a terminal").hinted("name a file, or redirect: > FILE")
+		}
+		return svc.ExportSnapshot(ctx, ref, a.stdout, format)
+	}
+	if _, err := os.Lstat(path); err == nil && !o.force {
+		return &snapshot.Error{Kind: snapshot.KindExists, Op: "export", On: path, Err: fs.ErrExist, Hint: "--force writes over it"}
+	}
+	return writeFile(path, func(f *os.File) error { return svc.ExportSnapshot(ctx, ref, f, format) })
+}
+
+// writeFile makes the file at path appear complete or not at all, readable by its owner only.
+func writeFile(path string, write func(*os.File) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,180 @@
+package probe_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+)
+
+// TestProbesAnswer runs all probes on this host: each says yes, or no with a reason and a remedy.
+func TestProbesAnswer(t *testing.T) {
+	probes := append(probe.Host(), probe.StateDir(t.TempDir()))
+	names := make(map[string]bool)
+	for _, r := range probe.Run(t.Context(), probes) {
+		if r.Name == "" || r.Need == "" || names[r.Name] {
+			t.Errorf("probe %q has no name or need, or is there twice", r.Name)
+		}
+		names[r.Name] = true
+		if r.Err == nil {
+			continue
+		}
+		n, ok := errors.AsType[*probe.NotSupported](r.Err)
+		if !ok {
+			t.Errorf("%s could not find out: %v", r.Name, r.Err)
+			continue
+		}
+		if n.Name != r.Name || n.Why == "" || n.Remedy == "" || !errors.Is(r.Err, probe.ErrNotSupported) {
+			t.Errorf("%s: %+v is not a full answer", r.Name, n)
+		}
+		t.Logf("%s: %v", r.Name, r.Err)
+	}
+}
+
+// TestProbesLeaveNothing compares the host before and after.
+func TestProbesLeaveNothing(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	state := t.TempDir()
+	probes := append(probe.Host(), probe.StateDir(state), probe.StateDir(filepath.Join(state, "not", "there")))
+	// A first run loads kernel modules and starts the threads that stay.
+	probe.Run(t.Context(), probes)
+	before := traces(t, dir, state)
+	probe.Run(t.Context(), probes)
+	if d := cmp.Diff(before, traces(t, dir, state)); d != "" {
+		t.Errorf("(-before +after):\n%s", d)
+	}
+}
+
+// traces lists what a probe could leave. Other tests run on the same host at the same time: only names that probes give count
+// where the host is shared.
+func traces(t *testing.T, dirs ...string) map[string][]string {
+	t.Helper()
+	found := make(map[string][]string)
+	for _, link := range []string{"mnt", "net", "ipc", "uts", "pid", "cgroup", "time"} {
+		target, err := os.Readlink("/proc/self/ns/" + link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found["own "+link] = []string{target}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, "snapd-ctr-probe") {
+			found["mounts"] = append(found["mounts"], line)
+		}
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found["descriptors"] = []string{fmt.Sprint(len(fds))}
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name(), "probe") {
+			found["interfaces"] = append(found["interfaces"], l.Name())
+		}
+	}
+	for _, d := range append(dirs, "/sys/fs/cgroup") {
+		found["paths"] = append(found["paths"], pathsIn(d)...)
+	}
+	return found
+}
+
+func pathsIn(dir string) []string {
+	var paths []string
+	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(path, "snapd-ctr-probe") {
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	return paths
+}
+
+func TestRunStopsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	ran := 0
+	one := probe.Probe{Name: "one", Run: func(context.Context) error {
+		ran++
+		cancel(why)
+		return nil
+	}}
+	results := probe.Run(ctx, []probe.Probe{one, one})
+	if ran != 1 || results[0].Err != nil || !errors.Is(results[1].Err, why) {
+		t.Errorf("%d ran, errors %v and %v", ran, results[0].Err, results[1].Err)
+	}
+}
+
+func TestStateDirRefusesOverlay(t *testing.T) {
+	if err := probe.StateDir("/proc/self").Run(t.Context()); !errors.Is(err, probe.ErrNotSupported) {
+		t.Errorf("procfs as a state directory: %v", err)
+	}
+}
+
+// script makes a program that stands in for criu.
+func script(t *testing.T, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "criu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCRIU(t *testing.T) {
+	for _, c := range []struct{ name, body, want string }{
+		{"good", "echo Version: 4.2.1", ""},
+		{"newer", "echo Version: 5", ""},
+		{"much newer", "echo Version: 4.10", ""},
+		{"old", "echo Version: 4.1.1", "version 4.1.1 is older than 4.2"},
+		{"debian 12", "echo Version: 3.17.1", "older"},
+		{"odd", "echo Version: x", `version "x" cannot be read`},
+		{"silent", "true", "does not print a version"},
+		{"broken", "[ $1 = check ] && { echo first; echo Error: no vdso; exit 1; }; echo Version: 4.2", "check: exit status 1: Error: no vdso"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := probe.CRIU(probe.CheckCRIU(script(t, c.body))).Run(t.Context())
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if err != nil && !errors.Is(err, probe.ErrNotSupported) {
+				t.Errorf("%v is not a NotSupported", err)
+			}
+		})
+	}
+	if err := probe.CRIU(probe.CheckCRIU("/does/not/exist")).Run(t.Context()); !errors.Is(err, probe.ErrNotSupported) {
+		t.Errorf("no criu: %v", err)
+	}
+}
+
+// TestRequired names what must not be demoted by accident.
+func TestRequired(t *testing.T) {
+	var required []string
+	for _, p := range probe.Host() {
+		if p.Required {
+			required = append(required, p.Name)
+		}
+	}
+	for _, name := range []string{"privileges", "namespace-pid", "namespace-mnt", "namespace-net", "clone3-set-tid", "overlayfs", "cgroups"} {
+		if !slices.Contains(required, name) {
+			t.Errorf("%s is not required", name)
+		}
+	}
+}

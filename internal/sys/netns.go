@@ -1,0 +1,68 @@
+package sys
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// InNewNetns calls f on a thread that is in a fresh network namespace, and hands it a descriptor of that namespace. The
+// caller's namespace is untouched.
+func InNewNetns(f func(ns *os.File) error) error {
+	return onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("unshare network namespace", err)
+		}
+		ns, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			return err
+		}
+		return f(ns)
+	})
+}
+
+// InNetns calls f on a thread that is in the network namespace ns.
+func InNetns(ns *os.File, f func() error) error {
+	return onOwnThread(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns network namespace", err)
+		}
+		return f()
+	})
+}
+
+// onOwnThread calls f on a locked thread, which is put back into the network namespace it came from; where that fails
+// the thread is given up.
+func onOwnThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		defer home.Close()
+		err = f()
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// IsNetns says with an error that f is not a descriptor of a network namespace.
+func IsNetns(f *os.File) error {
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil {
+		return fmt.Errorf("%s is no namespace: %w", f.Name(), err)
+	}
+	if kind != unix.CLONE_NEWNET {
+		return fmt.Errorf("%s is no network namespace", f.Name())
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+package criu
+
+import (
+	"testing"
+)
+
+// BenchmarkRestore is a restore of a small tree, cold and with a warm cache of kernel features.
+func BenchmarkRestore(b *testing.B) {
+	v := newVictim(b, "", 1)
+	v.dump(b.Context())
+	v.end()
+	warm, err := v.tool.Warm(b.Context(), b.TempDir())
+	ok(b, err)
+	for _, c := range []struct {
+		name string
+		tool Tool
+		env  []string
+	}{{"cold", v.tool, nil}, {"warm", warm, nil}, {"warm, no breakpoints", warm, []string{"CRIU_FAULT=130"}}} {
+		b.Run(c.name, func(b *testing.B) {
+			o := v.restoreOptions()
+			o.Env = c.env
+			for b.Loop() {
+				o.Work = b.TempDir()
+				r, err := c.tool.Restore(b.Context(), o)
+				if err != nil {
+					b.Fatalf("%v\n%s", err, logOf(err))
+				}
+				b.StopTimer()
+				for _, p := range r.Phases {
+					b.ReportMetric(p.MS, p.Name+"-ms")
+				}
+				ok(b, reap(r.Pid))
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -1,0 +1,246 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// Bridge is the host's interface that containers' networks are joined by. It, its nftables table and its addresses exist
+// while a container has a lease.
+type Bridge struct {
+	Name   string       // of the interface, 15 bytes at most
+	Subnet netip.Prefix // IPv4; the first address is the gateway's, which the host has
+	Dir    string       // run-time directory with the leases
+}
+
+// container's end of the pair.
+const eth0 = "eth0"
+
+// Attach gives the container an interface eth0 in ns, with an address of its own and a default route by way of the bridge,
+// which is made if it is missing. On an error nothing is left but the bridge, which goes with the next Release.
+//
+// The container also answers for aliases, addresses that its processes were bound to before a snapshot, but inside of ns
+// alone: they are on lo, and what arrives for one of the ports at the container's own address is turned to the alias that
+// the port's socket is bound to. Others of the bridge still reach whoever has the alias as an address; between him and the
+// container there is no way, since each takes the other's packets for its own.
+func (b Bridge) Attach(ns *Netns, id string, aliases []netip.Addr, ports []snapshot.Listener) (n snapshot.Network, err error) {
+	defer func() {
+		if err != nil && snapshot.KindOf(err) == snapshot.KindFailed {
+			err = fmt.Errorf("attach %s to bridge %s: %w", snapshot.ShortID(id), b.Name, err)
+		}
+	}()
+	host, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
+	if err != nil {
+		return n, err
+	}
+	defer host.Close()
+	master, addr, err := b.lease(host, id)
+	if err != nil {
+		return n, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Release(id))
+		}
+	}()
+	mac := macOf(addr)
+	n = snapshot.Network{Mode: "bridge", Bridge: b.Name, Address: addr, Bits: b.Subnet.Bits(), Gateway: gatewayOf(b.Subnet), MAC: mac.String()}
+	if err := b.plug(host, master, ns, id, mac); err != nil {
+		return n, err
+	}
+	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.f.Fd()), syscall.NETLINK_ROUTE)
+	if err != nil {
+		return n, err
+	}
+	defer inside.Close()
+	if err := b.address(inside, addr); err != nil {
+		return n, err
+	}
+	n.Aliases, err = alias(inside, ns, addr, aliases, ports)
+	return n, err
+}
+
+// lease takes an address for id and makes sure that the bridge is there, in one go: the bridge goes away with the last
+// lease.
+func (b Bridge) lease(h *netlink.Handle, id string) (master int, addr netip.Addr, err error) {
+	if !b.Subnet.Addr().Is4() || b.Subnet.Bits() > 30 {
+		return 0, addr, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "use bridge", On: b.Name,
+			Err: fmt.Errorf("%s is no IPv4 subnet with room for containers", b.Subnet), Hint: "take a prefix of 30 bits or fewer, such as 10.88.0.0/16"}
+	}
+	l, err := openLeases(b.Dir, b.Subnet)
+	if err != nil {
+		return 0, addr, err
+	}
+	defer l.Close()
+	if master, err = b.ensure(h); err != nil {
+		return 0, addr, err
+	}
+	addr, err = l.take(id)
+	return master, addr, err
+}
+
+// ensure returns the index of the bridge, which it makes if it is missing. Being up is its last step.
+func (b Bridge) ensure(h *netlink.Handle) (index int, err error) {
+	link, err := h.LinkByName(b.Name)
+	_, missing := errors.AsType[netlink.LinkNotFoundError](err)
+	switch {
+	case missing:
+	case err != nil:
+		return 0, err
+	case link.Type() != "bridge":
+		return 0, &snapshot.Error{Kind: snapshot.KindExists, Op: "make bridge", On: b.Name,
+			Err: fmt.Errorf("the host has a %s of that name", link.Type()), Hint: "configure another bridge name"}
+	case link.Attrs().Flags&net.FlagUp != 0:
+		return link.Attrs().Index, nil
+	}
+	if missing {
+		if err := b.free(h); err != nil {
+			return 0, err
+		}
+		// An address of its own, or the bridge's would change with every interface that joins.
+		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: b.Name, HardwareAddr: macOf(gatewayOf(b.Subnet))}}
+		if err := h.LinkAdd(link); err != nil {
+			return 0, fmt.Errorf("make bridge: %w", err)
+		}
+		defer func() {
+			if err != nil {
+				_ = h.LinkDel(link)
+			}
+		}()
+	}
+	if err := masquerade(b.table(), b.Subnet); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return 0, err
+	}
+	if err := h.AddrReplace(link, address(gatewayOf(b.Subnet), b.Subnet.Bits())); err != nil {
+		return 0, fmt.Errorf("address of the bridge: %w", err)
+	}
+	return link.Attrs().Index, h.LinkSetUp(link)
+}
+
+// free says with an error that the host uses the subnet for something else.
+func (b Bridge) free(h *netlink.Handle) error {
+	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP.To4())
+		bits, _ := a.Mask.Size()
+		if ok && netip.PrefixFrom(ip, bits).Overlaps(b.Subnet) {
+			return &snapshot.Error{Kind: snapshot.KindExists, Op: "make bridge", On: b.Name,
+				Err: fmt.Errorf("subnet %s overlaps address %s of the host", b.Subnet, a.IPNet), Hint: "configure another subnet"}
+		}
+	}
+	return nil
+}
+
+// plug makes the pair of interfaces, one end on the bridge, the other in ns from the start.
+func (b Bridge) plug(h *netlink.Handle, master int, ns *Netns, id string, mac net.HardwareAddr) error {
+	sum := fnv.New64a()
+	fmt.Fprintf(sum, "%s/%s", b.Name, id)
+	veth := &netlink.Veth{
+		LinkAttrs:        netlink.LinkAttrs{Name: fmt.Sprintf("ve%012x", sum.Sum64()&(1<<48-1)), MasterIndex: master, Flags: net.FlagUp},
+		PeerName:         eth0,
+		PeerHardwareAddr: mac,
+		PeerNamespace:    netlink.NsFd(ns.f.Fd()),
+	}
+	if err := h.LinkAdd(veth); err != nil {
+		return fmt.Errorf("make interfaces: %w", err)
+	}
+	return nil
+}
+
+// address sets eth0 up.
+func (b Bridge) address(h *netlink.Handle, addr netip.Addr) error {
+	link, err := h.LinkByName(eth0)
+	if err != nil {
+		return err
+	}
+	if err := h.AddrAdd(link, address(addr, b.Subnet.Bits())); err != nil {
+		return fmt.Errorf("address %s: %w", addr, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return err
+	}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gatewayOf(b.Subnet).AsSlice()}
+	if err := h.RouteAdd(route); err != nil {
+		return fmt.Errorf("default route: %w", err)
+	}
+	return nil
+}
+
+// Release frees the container's address. The last one takes the bridge and the nftables table with it. A container without
+// a lease is no error.
+func (b Bridge) Release(id string) error {
+	_, err := b.sweep(func(lease string) bool { return lease == id })
+	return err
+}
+
+// Sweep frees the addresses of all containers that are not alive, and returns their ids.
+func (b Bridge) Sweep(alive func(id string) bool) (freed []string, err error) {
+	return b.sweep(func(id string) bool { return !alive(id) })
+}
+
+func (b Bridge) sweep(gone func(id string) bool) ([]string, error) {
+	if _, err := os.Stat(b.Dir); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	l, err := openLeases(b.Dir, b.Subnet)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	freed, left, err := l.free(gone)
+	if err == nil && left == 0 {
+		err = b.remove()
+	}
+	if err != nil {
+		return freed, fmt.Errorf("free addresses of bridge %s: %w", b.Name, err)
+	}
+	return freed, nil
+}
+
+func (b Bridge) remove() error {
+	h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(b.Name)
+	_, missing := errors.AsType[netlink.LinkNotFoundError](err)
+	switch {
+	case missing:
+	case err != nil:
+		return err
+	case link.Type() == "bridge":
+		if err := h.LinkDel(link); err != nil {
+			return err
+		}
+	}
+	return dropTable(b.table())
+}
+
+func (b Bridge) table() string { return "snapd-ctr-" + b.Name }
+
+// macOf derives a locally administered address, so that who talks to a reused network address need not forget anything.
+func macOf(a netip.Addr) net.HardwareAddr {
+	b := a.As4()
+	return net.HardwareAddr{0x02, 0x5c, b[0], b[1], b[2], b[3]}
+}
+
+func address(a netip.Addr, bits int) *netlink.Addr {
+	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}}
+}

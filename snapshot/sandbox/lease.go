@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// leases is a bridge's directory while its lock is held: one file an address, which holds the container's id, and
+// the file "next" with the address at which the next search starts.
+type leases struct {
+	dir  string
+	net  netip.Prefix
+	lock *sys.FileLock
+}
+
+func openLeases(dir string, subnet netip.Prefix) (*leases, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := sys.LockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	return &leases{dir, subnet.Masked(), lock}, nil
+}
+
+func (l *leases) Close() error { return l.lock.Close() }
+
+// taken returns the addresses that are leased.
+func (l *leases) taken() (map[netip.Addr]bool, error) {
+	d, err := os.Open(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	taken := make(map[netip.Addr]bool, len(names))
+	for _, name := range names {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			taken[addr] = true
+		}
+	}
+	return taken, nil
+}
+
+// take leases an address to id: the first free one after the one leased last, so that an address rests before it is
+// used again.
+func (l *leases) take(id string) (netip.Addr, error) {
+	taken, err := l.taken()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	gateway, last := gatewayOf(l.net), lastOf(l.net)
+	addr := l.cursor()
+	for tried := 0; tried <= len(taken)+1; tried++ {
+		if addr = addr.Next(); addr.Compare(last) >= 0 || addr.Compare(gateway) <= 0 {
+			addr = gateway.Next()
+		}
+		if !taken[addr] && addr.Less(last) {
+			return addr, l.write(addr, id)
+		}
+	}
+	return netip.Addr{}, &snapshot.Error{Kind: snapshot.KindState, Op: "lease address", On: l.net.String(),
+		Err: fmt.Errorf("all %d addresses are taken", len(taken)), Hint: "remove containers, or configure a larger subnet"}
+}
+
+// cursor returns the address leased last, or the gateway's.
+func (l *leases) cursor() netip.Addr {
+	b, err := os.ReadFile(filepath.Join(l.dir, "next"))
+	if err == nil {
+		if addr, err := netip.ParseAddr(strings.TrimSpace(string(b))); err == nil && l.net.Contains(addr) {
+			return addr
+		}
+	}
+	return gatewayOf(l.net)
+}
+
+// write records the lease. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
+// between leaves a lease of nobody, which the next one to free leases takes away.
+func (l *leases) write(addr netip.Addr, id string) error {
+	if err := os.WriteFile(filepath.Join(l.dir, addr.String()), []byte(id), 0o600); err != nil {
+		return err
+	}
+	next, err := os.OpenFile(filepath.Join(l.dir, "next"), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	const longest = len("255.255.255.255\n")
+	_, err = fmt.Fprintf(next, "%-*s", longest, addr)
+	return errors.Join(err, next.Close())
+}
+
+// free ends the leases of all ids that gone says so of, and returns those ids and how many leases are left.
+func (l *leases) free(gone func(id string) bool) (freed []string, left int, err error) {
+	taken, err := l.taken()
+	if err != nil {
+		return nil, 0, err
+	}
+	for addr := range taken {
+		file := filepath.Join(l.dir, addr.String())
+		id, err := os.ReadFile(file)
+		if err != nil {
+			return freed, left, err
+		}
+		if len(id) > 0 && !gone(string(id)) {
+			left++
+			continue
+		}
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return freed, left, err
+		}
+		if len(id) > 0 {
+			freed = append(freed, string(id))
+		}
+	}
+	return freed, left, nil
+}
+
+// gatewayOf returns the first address of the subnet after the network's own.
+func gatewayOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+// lastOf returns the subnet's last address, which is for broadcasts.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(b)
+}

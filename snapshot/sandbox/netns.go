@@ -1,0 +1,67 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+)
+
+// Netns is a network namespace held by a descriptor: it, and every interface in it, is gone once the descriptor is closed
+// and no process is in it.
+type Netns struct{ f *os.File }
+
+// NewNetns makes a network namespace with nothing in it but lo, which is up.
+func NewNetns() (*Netns, error) {
+	n := new(Netns)
+	err := sys.InNewNetns(func(f *os.File) error {
+		n.f = f
+		return loopbackUp()
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make network namespace: %w", err), n.Close())
+	}
+	return n, nil
+}
+
+// loopbackUp brings lo up in the calling thread's network namespace.
+func loopbackUp() error {
+	h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}) // lo is the first interface of all
+}
+
+// OpenNetns opens a network namespace by path, "/proc/PID/ns/net".
+func OpenNetns(path string) (*Netns, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.IsNetns(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Netns{f}, nil
+}
+
+// File returns the descriptor, which stays the Netns's own.
+func (n *Netns) File() *os.File { return n.f }
+
+// Path returns a path of the namespace that other processes can open while this one keeps it.
+func (n *Netns) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.f.Fd()) }
+
+// Close gives the namespace up. Closing twice is no error.
+func (n *Netns) Close() error {
+	if n == nil || n.f == nil {
+		return nil
+	}
+	f := n.f
+	n.f = nil
+	return f.Close()
+}

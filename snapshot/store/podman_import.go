@@ -1,0 +1,315 @@
+package store
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// ImportPodman reads a checkpoint archive of podman or CRI-O, or one that ExportPodman wrote, and publishes it as a
+// snapshot. The archive does not hold the image that its container was made of: base says what to use, or, when it is
+// nil, the image of the archive's own name is used if it was pulled. Without either the error is KindIncompatible.
+func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base) (*snapshot.Snapshot, error) {
+	t, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	defer t.Abort()
+	plain, err := decompress(contextReader{ctx, r})
+	if err != nil {
+		return nil, archiveError("the archive's beginning", err)
+	}
+	defer plain.Close()
+	a := &podmanIn{t: t, images: filepath.Join(t.Dir(), dirImages), contents: make(map[string]string)}
+	if err := os.Mkdir(a.images, 0o700); err != nil {
+		return nil, failure("import", s.dir, err)
+	}
+	if err := a.read(plain); err != nil {
+		return nil, err
+	}
+	return a.publish(ctx, name, base)
+}
+
+// podmanIn is an archive that is being read: its files, staged.
+type podmanIn struct {
+	t                          *Txn
+	images                     string // directory
+	config, spec, deleted, own []byte
+	diff, shm                  string            // paths, empty where there is none
+	contents                   map[string]string // hex digest -> path
+	volumes                    []string
+}
+
+func (a *podmanIn) read(r io.Reader) error {
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return archiveError("the archive", err)
+		}
+		where := fmt.Sprintf("%q", h.Name)
+		if err := checkEntryName(h.Name); err != nil {
+			return archiveError(where, err)
+		}
+		switch {
+		case h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeXGlobalHeader:
+			continue
+		case h.Typeflag == tar.TypeSymlink && path.Clean(h.Name) == podmanImages+"/parent":
+			return incompatible("import", "the archive", "make the checkpoint without --pre-checkpoint and --with-previous",
+				"it needs an earlier checkpoint that it does not hold")
+		case h.Typeflag != tar.TypeReg:
+			return archiveError(where, errors.New("a checkpoint archive has nothing but files"))
+		}
+		if err := a.entry(path.Clean(h.Name), h.Size, tr); err != nil {
+			return archiveError(where, err)
+		}
+	}
+}
+
+func (a *podmanIn) entry(name string, size int64, r io.Reader) (err error) {
+	dir, base := path.Split(name)
+	switch {
+	case name == podmanConfig:
+		a.config, err = readSmall(r, size)
+	case name == podmanSpec:
+		a.spec, err = readSmall(r, size)
+	case name == podmanDeleted:
+		a.deleted, err = readSmall(r, size)
+	case name == ownConfig:
+		a.own, err = readSmall(r, size)
+	case name == podmanDiff:
+		a.diff, _, _, err = a.t.e.stage(r)
+	case name == podmanShm:
+		a.shm, _, _, err = a.t.e.stage(r)
+	case dir == ownContent:
+		var d string
+		a.contents[base], d, _, err = a.t.e.stage(r)
+		if err == nil && hexOf(d) != base {
+			err = fmt.Errorf("its content has the digest %s", d)
+		}
+	case dir == podmanImages+"/" || name == podmanStats:
+		err = a.image(base, r)
+	case dir == podmanVolumes+"/":
+		a.volumes = append(a.volumes, base)
+	}
+	return err
+}
+
+// image stages one of CRIU's files.
+func (a *podmanIn) image(name string, r io.Reader) error {
+	f, err := os.OpenFile(filepath.Join(a.images, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
+
+func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base) (*snapshot.Snapshot, error) {
+	if _, err := os.Stat(filepath.Join(a.images, "inventory.img")); err != nil || a.config == nil || a.spec == nil {
+		return nil, &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "import", On: "the archive",
+			Err:  errors.New("it lacks config.dump, spec.dump or checkpoint/inventory.img"),
+			Hint: "is it what `podman container checkpoint --export` wrote, and all of it?"}
+	}
+	cfg, err := a.translate()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Base, err = a.base(cfg, base); err != nil {
+		return nil, err
+	}
+	if err := checkForeign("the archive", snapshot.Config{Architecture: cfg.Architecture}); err != nil {
+		return nil, err
+	}
+	layers, err := a.t.AddImages(a.images)
+	if err != nil {
+		return nil, err
+	}
+	for _, add := range []func(context.Context, *snapshot.Config) ([]snapshot.Layer, error){a.rootfs, a.mounts} {
+		more, err := add(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, more...)
+	}
+	for _, l := range layers {
+		if err := checkTarLayer(ctx, a.t.s.blobPath(l.Digest), l); err != nil {
+			return nil, err
+		}
+	}
+	return a.t.Publish(name, *cfg, layers, false)
+}
+
+// base decides what the container's own files lie on. An archive cannot choose a directory of this host.
+func (a *podmanIn) base(cfg *snapshot.Config, given *snapshot.Base) (snapshot.Base, error) {
+	if given != nil {
+		return *given, nil
+	}
+	if own := cfg.Base; own.Dir == "" && len(own.Layers) > 0 && !slices.ContainsFunc(own.Layers, a.lacks) {
+		return own, nil
+	}
+	b, _, err := a.t.s.Image(cfg.Source.Image)
+	if snapshot.KindOf(err) == snapshot.KindNotFound {
+		return b, incompatible("import", "the archive", "say what it is, with --base IMAGE or --base DIR, or pull the image first",
+			"it does not hold its container's image (%q)", cfg.Source.Image)
+	}
+	return b, err
+}
+
+func (a *podmanIn) lacks(layer string) bool {
+	if checkDigest(layer) != nil {
+		return true
+	}
+	_, err := os.Stat(a.t.s.blobPath(layer))
+	return err != nil
+}
+
+// translate makes a config of what the archive says.
+func (a *podmanIn) translate() (*snapshot.Config, error) {
+	if a.own != nil {
+		cfg := new(snapshot.Config)
+		return cfg, decodeConfig(a.own, ownConfig, cfg)
+	}
+	var c podmanContainer
+	if err := json.Unmarshal(a.config, &c); err != nil {
+		return nil, archiveError(podmanConfig, err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(a.spec, &spec); err != nil {
+		return nil, archiveError(podmanSpec, err)
+	}
+	cfg := &snapshot.Config{Version: snapshot.ConfigVersion, Created: c.Created, Architecture: runtime.GOARCH,
+		Source: snapshot.Source{Runtime: "podman", ID: c.ID, Name: c.Name, Image: c.Image, Hostname: spec.Hostname},
+		Spec:   a.spec, Limits: limitsOf(spec.Linux), Network: snapshot.Network{Mode: "host"}}
+	if !c.Taken.IsZero() {
+		cfg.Created = c.Taken
+	}
+	if cfg.Created.IsZero() {
+		cfg.Created = time.Now().UTC()
+	}
+	if spec.Process != nil {
+		cfg.Args = spec.Process.Args
+	}
+	if hasNamespace(spec.Linux, specs.NetworkNamespace) {
+		cfg.Network.Mode, cfg.NetnsKey = "bridge", "extRootNetNS"
+	}
+	cfg.Mounts = mountsOf(spec.Mounts)
+	cfg.Findings = append(cfg.Findings, snapshot.Finding{Code: "imported",
+		Detail: "a checkpoint of podman or CRI-O; what its archive does not say was assumed"})
+	for _, v := range a.volumes {
+		cfg.Findings = append(cfg.Findings, snapshot.Finding{Code: "volume-not-imported",
+			Detail: "the content of the volume " + strings.TrimSuffix(v, ".tar"), Remedy: "extract it from the archive by hand"})
+	}
+	return cfg, nil
+}
+
+func hasNamespace(l *specs.Linux, t specs.LinuxNamespaceType) bool {
+	return l != nil && slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+}
+
+func limitsOf(l *specs.Linux) (limits snapshot.Limits) {
+	if l == nil || l.Resources == nil {
+		return limits
+	}
+	r := l.Resources
+	if r.Memory != nil && r.Memory.Limit != nil {
+		limits.MemoryBytes = max(0, *r.Memory.Limit)
+	}
+	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
+		limits.CPUs = float64(*r.CPU.Quota) / float64(*r.CPU.Period)
+	}
+	if r.Pids != nil && r.Pids.Limit != nil {
+		limits.Pids = max(0, *r.Pids.Limit)
+	}
+	return limits
+}
+
+// mountsOf says how a clone gets the mounts of a container that runc or crun checkpointed: both give CRIU the bind
+// mounts as external, under the name of their destination, and leave all others to it.
+func mountsOf(list []specs.Mount) []snapshot.Mount {
+	mounts := []snapshot.Mount{{Path: "/", FSType: "overlay", Kind: snapshot.MountRoot}}
+	for _, m := range list {
+		out := snapshot.Mount{Path: path.Clean(m.Destination), FSType: m.Type, Kind: snapshot.MountNative}
+		switch {
+		case m.Type == "cgroup" || m.Type == "cgroup2":
+			out.Kind, out.Key = snapshot.MountCgroup, m.Destination
+		case m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
+			out.Kind, out.Key = snapshot.MountFile, m.Destination
+			if out.Path == shmPath {
+				out.Kind, out.FSType, out.Options = snapshot.MountTmpfs, "tmpfs", "mode=1777"
+			}
+		}
+		mounts = append(mounts, out)
+	}
+	return mounts
+}
+
+// rootfs makes one OCI layer of the tar of changed files and the list of deleted ones.
+func (a *podmanIn) rootfs(ctx context.Context, cfg *snapshot.Config) ([]snapshot.Layer, error) {
+	if a.diff == "" && a.deleted == nil {
+		return nil, nil
+	}
+	var deleted []string
+	if a.deleted != nil {
+		if err := json.Unmarshal(a.deleted, &deleted); err != nil {
+			return nil, archiveError(podmanDeleted, err)
+		}
+	}
+	lower, err := a.t.s.LayerDirs(ctx, cfg.Base)
+	if err != nil {
+		return nil, err
+	}
+	m := &merge{lower: lower, seen: make(map[string]bool)}
+	l, err := a.t.addStream(func(w io.Writer) error { return m.write(w, a.diff, deleted) },
+		v1.MediaTypeImageLayer, snapshot.RoleRootfs, "")
+	if err != nil {
+		return nil, archiveError(podmanDiff, errors.Unwrap(err))
+	}
+	return []snapshot.Layer{l}, nil
+}
+
+// mounts adds the content of mounts.
+func (a *podmanIn) mounts(_ context.Context, cfg *snapshot.Config) (layers []snapshot.Layer, err error) {
+	for i := range cfg.Mounts {
+		m := &cfg.Mounts[i]
+		file := a.contents[hexOf(m.Content)]
+		if a.own == nil && m.Path == shmPath {
+			file = a.shm
+		}
+		if file == "" {
+			if m.Content != "" {
+				return nil, corrupt("import", ownContent+hexOf(m.Content), "the content of %s is missing from the archive", m.Path)
+			}
+			continue
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, failure("import", m.Path, err)
+		}
+		l, err := a.t.AddReader(f, snapshot.MediaContent, snapshot.RoleContent, m.Key)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		m.Content = l.Digest
+		layers = append(layers, l)
+	}
+	return layers, nil
+}
