@@ -50,6 +50,8 @@ const (
 	EffectRmNetns     Effect = "rm-netns"
 	EffectMounts      Effect = "mounts" // the mounts that CRIU takes from outside
 	EffectRmMounts    Effect = "rm-mounts"
+	EffectMemory      Effect = "memory" // somebody serves the clone's memory
+	EffectCloseMemory Effect = "close-memory"
 	EffectStdio       Effect = "stdio"
 	EffectCloseStdio  Effect = "close-stdio"
 	EffectRestore     Effect = "restore" // every process runs
@@ -63,6 +65,7 @@ func CloneMachine() *Machine {
 		{Do: EffectCgroup, Undo: EffectRmCgroup},
 		{Do: EffectNetns, Undo: EffectRmNetns},
 		{Do: EffectMounts, Undo: EffectRmMounts},
+		{Do: EffectMemory, Undo: EffectCloseMemory},
 		{Do: EffectStdio, Undo: EffectCloseStdio},
 		{Do: EffectRestore, Undo: EffectKillRestore},
 	}, "")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,12 +50,19 @@ func (c *container) clone(ctx context.Context, e engine, bridge sandbox.Bridge, 
 		},
 		c.dropState,
 	}
+	if got.Memory != nil {
+		c.undo = append(c.undo, got.Memory.Close)
+		c.memory = got.Memory
+	}
 	if err := c.takeOver(got, began); err != nil {
 		err = errors.Join(err, c.destroyInit())
 		if c.output != nil {
 			c.output.drain(0)
 		}
 		return nil, err
+	}
+	if c.memory != nil {
+		go c.watchMemory()
 	}
 	return got.Phases, nil
 }
@@ -78,7 +86,7 @@ func (c *container) takeOver(got *restore.Result, began time.Time) error {
 // writeSpec keeps the spec of the captured container, by which exec knows how its programs run.
 func (c *container) writeSpec(b []byte) error {
 	path := filepath.Join(c.dir, specFile)
-	if _, err := os.Stat(path); err == nil || len(b) == 0 {
+	if exists(path) || len(b) == 0 {
 		return nil
 	}
 	return os.WriteFile(path, b, 0o600)
@@ -89,7 +97,7 @@ func (c *container) writeSpec(b []byte) error {
 func (c *container) joinable() error {
 	c.joining.Lock()
 	defer c.joining.Unlock()
-	if _, err := os.Stat(filepath.Join(c.paths.Libcontainer(), c.record.ID, "state.json")); err == nil {
+	if exists(filepath.Join(c.paths.Libcontainer(), c.record.ID, "state.json")) {
 		return nil
 	}
 	return c.saveState()
@@ -117,7 +125,8 @@ func (c *container) saveState() error {
 	if err != nil {
 		return err
 	}
-	state.CgroupPaths = cgroups.GetPaths()
+	state.CgroupPaths = maps.Clone(cgroups.GetPaths())
+	maps.DeleteFunc(state.CgroupPaths, func(_, dir string) bool { return !exists(dir) })
 	b, err := json.Marshal(state)
 	if err != nil {
 		return err
@@ -127,6 +136,11 @@ func (c *container) saveState() error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "state.json"), b, 0o600)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // forJoining takes out of a spec what only the making of a container needs and another host may not have.

@@ -16,6 +16,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -38,6 +39,7 @@ type container struct {
 	process *sys.Process       // init
 	reap    func() (int, error)
 	output  *output
+	memory  *pager.Session // serves a clone's memory; nil when all of it is its own
 	undo    []func() error // what takes back what was made for it, newest last; runs when it exits as well
 	done    chan struct{}  // closed when it has exited and been cleared away
 	joining sync.Mutex     // held while state for exec is written

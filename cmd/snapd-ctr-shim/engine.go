@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"sync"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/restore"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
@@ -16,6 +18,9 @@ import (
 type engine interface {
 	Clone(ctx context.Context, id string, r shim.CloneRequest) (*restore.Result, error)
 }
+
+// memoryVariable is "eager" when clones are to have all of their memory before they run.
+const memoryVariable = "SNAPD_CTR_MEMORY"
 
 // newEngine returns the engine "criu".
 func newEngine(paths shim.Paths, bridge sandbox.Bridge) engine {
@@ -48,6 +53,11 @@ func (e *criuEngine) get(ctx context.Context) (*restore.Engine, error) {
 			return nil, err
 		}
 		e.warm = &restore.Engine{Tool: tool, Root: e.paths.Root, Bridge: e.bridge}
+		if mounted, err := tool.MountCache(); err == nil && os.Getenv(memoryVariable) != "eager" {
+			// Clones are children of this thread, which lives as long as the shim: they get a signal when it ends.
+			mounted.Launch = sys.NewThread().Do
+			e.warm.Tool, e.warm.Lazy = mounted, true
+		}
 	}
 	return e.warm, nil
 }

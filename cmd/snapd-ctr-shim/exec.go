@@ -159,15 +159,17 @@ func (p *parent) cannotExec(id string) error {
 	return &snapshot.Error{Kind: snapshot.KindState, Op: "exec", On: snapshot.ShortID(id), Err: errors.New("the container is not running")}
 }
 
-// execStatus is the exit status for a program that could not be started. libcontainer reports from another process, so
-// that only the words of the error are left.
+// execStatus is the exit status for a program that could not be started, or -1 where the program is not to blame.
+// libcontainer reports from another process, so that only the words of the error are left.
 func execStatus(err error) int {
-	for _, words := range []string{"executable file not found", "no such file or directory"} {
-		if strings.Contains(err.Error(), words) {
-			return statusNotFound
-		}
+	says := func(words string) bool { return strings.Contains(err.Error(), words) }
+	switch {
+	case says(`exec: "`) && (says("executable file not found") || says("no such file or directory")):
+		return statusNotFound
+	case says(`exec: "`), says("chdir to cwd"):
+		return statusNotExecutable
 	}
-	return statusNotExecutable
+	return -1
 }
 
 // notStarted explains why a program could not be started in the container.

@@ -93,6 +93,7 @@ func TestExecRefused(t *testing.T) {
 		{"missing program", shim.ExecRequest{Args: []string{"nope"}}, 127, snapshot.KindInvalid},
 		{"missing path", shim.ExecRequest{Args: []string{"/bin/nope"}}, 127, snapshot.KindInvalid},
 		{"not executable", shim.ExecRequest{Args: []string{"/etc/notexec"}}, 126, snapshot.KindFailed},
+		{"missing directory", shim.ExecRequest{Args: []string{"true"}, Workdir: "/nope"}, 126, snapshot.KindFailed},
 		{"no program", shim.ExecRequest{}, -1, snapshot.KindInvalid},
 		{"unknown user", shim.ExecRequest{Args: []string{"true"}, User: "ghost"}, -1, snapshot.KindNotFound},
 	} {

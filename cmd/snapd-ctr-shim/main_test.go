@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runc/libcontainer"
+
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
@@ -28,6 +30,9 @@ const (
 // TestMain builds the shim and runs the tests in a network namespace of their own, so that no interface stays on the
 // host. The test process takes in what shims leave, orphans included: the tests see who is left, and reap them.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "init" {
+		libcontainer.Init() // for tests that are a shim themselves
+	}
 	if os.Getenv(inside) != "" {
 		const setChildSubreaper = 36
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {

@@ -309,23 +309,6 @@ func (p *parser) checkCount() error {
 	return nil
 }
 
-func usageLine(app *cli.App, c *cli.Command, path []string) string {
-	words := append([]string{"usage:", app.Name}, path...)
-	if c == nil {
-		return strings.Join(append(words, "[flags]", "COMMAND"), " ")
-	}
-	if len(c.Flags) > 0 {
-		words = append(words, "[flags]")
-	}
-	if len(c.Subcommands) > 0 {
-		words = append(words, "COMMAND")
-	}
-	if c.ArgsUsage != "" {
-		words = append(words, c.ArgsUsage)
-	}
-	return strings.Join(words, " ")
-}
-
 func flagTable(flags []cli.Flag) map[string]cli.Flag {
 	t := make(map[string]cli.Flag)
 	for _, f := range flags {

@@ -31,7 +31,7 @@ func newCloneCommand(a *app) *cli.Command {
 			Usage: "call the clone `NAME`, or several NAME-1, NAME-2, …"},
 		&cli.StringFlag{Name: "hostname", Destination: &o.hostname, Usage: "set the host name to `NAME`", DefaultText: "the clone's name"},
 	}
-	flags = append(flags, o.limits.flags()...)
+	flags = append(flags, o.limits.flags("the snapshot's")...)
 	flags = append(flags, quiet(&o.quiet))
 	return &cli.Command{
 		Name:      "clone",

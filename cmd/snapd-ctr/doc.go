@@ -127,6 +127,9 @@ func defaultOf(f cli.Flag, d cli.DocGenerationFlag) string {
 	case *cli.BoolFlag, *cli.StringSliceFlag:
 		return ""
 	case *cli.GenericFlag:
+		if f.DefaultText != "" {
+			return f.DefaultText
+		}
 		return f.Value.String()
 	case *cli.DurationFlag:
 		return strings.TrimSuffix(f.Value.String(), "0s")

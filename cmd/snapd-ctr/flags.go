@@ -99,11 +99,12 @@ type limits struct {
 	pids   int
 }
 
-func (l *limits) flags() []cli.Flag {
+// flags returns the flags; standard says what holds where one is not given.
+func (l *limits) flags(standard string) []cli.Flag {
 	return []cli.Flag{
-		&cli.GenericFlag{Name: "memory", Aliases: []string{"m"}, Value: &l.memory, Usage: "limit memory to `SIZE`: 512m, 2g"},
-		&cli.Float64Flag{Name: "cpus", Destination: &l.cpus, Usage: "limit processor time to `N` processors: 0.5, 2", DefaultText: "no limit"},
-		&cli.IntFlag{Name: "pids-limit", Destination: &l.pids, Usage: "limit processes and threads to `N`", DefaultText: "no limit"},
+		&cli.GenericFlag{Name: "memory", Aliases: []string{"m"}, Value: &l.memory, Usage: "limit memory to `SIZE`: 512m, 2g", DefaultText: standard},
+		&cli.Float64Flag{Name: "cpus", Destination: &l.cpus, Usage: "limit processor time to `N` processors: 0.5, 2", DefaultText: standard},
+		&cli.IntFlag{Name: "pids-limit", Destination: &l.pids, Usage: "limit processes and threads to `N`", DefaultText: standard},
 	}
 }
 

@@ -64,6 +64,24 @@ func writeHelp(w io.Writer, app *cli.App, cmd *cli.Command, path []string) error
 	return err
 }
 
+// usageLine is how a command is called; c is nil for the program as a whole.
+func usageLine(app *cli.App, c *cli.Command, path []string) string {
+	words := append([]string{"usage:", app.Name}, path...)
+	if c == nil {
+		return strings.Join(append(words, "[flags]", "COMMAND"), " ")
+	}
+	if len(c.Flags) > 0 {
+		words = append(words, "[flags]")
+	}
+	if len(c.Subcommands) > 0 {
+		words = append(words, "COMMAND")
+	}
+	if c.ArgsUsage != "" {
+		words = append(words, c.ArgsUsage)
+	}
+	return strings.Join(words, " ")
+}
+
 func writeOverview(w io.Writer, app *cli.App) error {
 	fmt.Fprintf(w, "%s: %s\n\n%s\n\n", app.Name, app.Usage, usageLine(app, nil, nil))
 	for _, line := range overviewExample() {

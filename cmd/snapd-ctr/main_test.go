@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("FAKE_LOG", e.WorkDir+"/requests")
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would hold up each of many short processes for a second
 			e.Setenv("SNAPD_CTR_CRIU", "/fake/criu")
 			e.Setenv("SNAPD_CTR_SHIM", "/fake/shim")
 			return nil

@@ -41,7 +41,7 @@ func newRunCommand(a *app) *cli.Command {
 		&cli.StringSliceFlag{Name: "volume", Aliases: []string{"v"}, Destination: &o.volumes,
 			Usage: "show a path of the host in the container: `SOURCE:TARGET[:ro]`; can be repeated"},
 	}
-	flags = append(flags, o.limits.flags()...)
+	flags = append(flags, o.limits.flags("no limit")...)
 	flags = append(flags,
 		&cli.GenericFlag{Name: "network", Value: &o.network, Usage: "attach to the network in `MODE`: " + o.network.list()},
 		&cli.StringFlag{Name: "hostname", Destination: &o.hostname, Usage: "set the host name to `NAME`", DefaultText: "the container's name"},
@@ -58,7 +58,7 @@ func newRunCommand(a *app) *cli.Command {
 		ArgsUsage: "[--] [COMMAND] [ARG...]",
 		Flags:     append(flags, o.output.flags()...),
 		Description: `    snapd-ctr run --name web --rootfs /srv/rootfs -m 512m -- python3 -m http.server
-    snapd-ctr run --image docker.io/library/redis:7 --cpus 1.5 -v ./data:/data
+    snapd-ctr run --image registry.example/redis:7 --cpus 1.5 -v ./data:/data
     snapd-ctr run --rootfs /srv/rootfs --attach --rm -- sh -c 'echo hello'
 
 Starts an OCI container and prints its id; what the container writes goes to its log. Everything after the first

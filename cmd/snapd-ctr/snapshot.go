@@ -39,7 +39,7 @@ func newSnapshotCommand(a *app) *cli.Command {
 			&cli.IntFlag{Name: "warm", Destination: &o.warm, DefaultText: "0",
 				Usage: "send `N` requests to the URL of --ready, or to the first TCP listener, before the capture"},
 			&cli.StringFlag{Name: "runtime", Destination: &o.runtime,
-				Usage: "capture a container that another runtime started: docker:`ID`, podman:ID, containerd:[NAMESPACE/]ID, runc:ID"},
+				Usage: "capture a container that another runtime started: `RUNTIME:ID`, where RUNTIME is docker, podman, containerd (ID may be NAMESPACE/ID) or runc"},
 			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Value: 5 * time.Minute, Usage: "give up, and undo, after `TIME`"},
 			quiet(&o.quiet),
 		}, o.output.flags()...),

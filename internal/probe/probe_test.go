@@ -122,7 +122,7 @@ func TestRunStopsWithContext(t *testing.T) {
 	}
 }
 
-func TestStateDirRefusesOverlay(t *testing.T) {
+func TestStateDirRefusesProc(t *testing.T) {
 	if err := probe.StateDir("/proc/self").Run(t.Context()); !errors.Is(err, probe.ErrNotSupported) {
 		t.Errorf("procfs as a state directory: %v", err)
 	}

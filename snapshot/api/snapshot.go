@@ -62,9 +62,18 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 	if err != nil {
 		return nil, err
 	}
+	if own != nil {
+		if err := l.wholeMemory(ctx, own); err != nil {
+			return nil, err
+		}
+	}
 	got, err := (&capture.Capturer{Tool: tool, Store: l.store}).Capture(ctx, req)
 	if err != nil {
 		return nil, l.afterFailure(err, req.Source, own)
+	}
+	// Clones will want the images as directories; to make those now costs the first clone nothing.
+	if _, err := l.store.Unpack(ctx, got.Snapshot.ID); err != nil {
+		return nil, err
 	}
 	if r.Stop && own != nil {
 		if _, err := l.Wait(ctx, own.ID); err != nil {
@@ -73,6 +82,18 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 	}
 	return &SnapshotResult{Snapshot: got.Snapshot, Phases: got.Phases, Stopped: r.Stop,
 		FrozenMS: millis(got.Frozen), TotalMS: millis(time.Since(start))}, nil
+}
+
+// wholeMemory waits until a clone has all of its memory: what is still missing CRIU would take for zeros.
+func (l *Local) wholeMemory(ctx context.Context, c *snapshot.Container) error {
+	if c.Snapshot == "" {
+		return nil
+	}
+	client, err := shim.Dial(ctx, c.ShimAddr)
+	if err != nil {
+		return err
+	}
+	return client.Settle(ctx, c.ID)
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -98,6 +98,10 @@ func (s *session) seal(context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A clone that runs before all of its memory is there must not outlive the one who brings it.
+	if err := im.SetDiesWithParent(); err != nil {
+		return err
+	}
 	if s.cfg.Processes, err = im.Processes(); err != nil {
 		return err
 	}

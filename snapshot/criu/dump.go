@@ -151,7 +151,7 @@ func (d *Dump) undo(cause error) error {
 	d.veto()
 	var still error
 	if died {
-		still = sweep(d.s.cookie)
+		still = sweep(d.s.pid())
 	}
 	still = errors.Join(still, thaw(d.o.Pid, d.before), casualties(d.before))
 	err := failure("dump", d.o.Pid, cause, filepath.Join(d.o.Work, dumpLog))

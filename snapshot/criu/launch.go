@@ -18,6 +18,9 @@ const defaultCache = "/run/criu.kdat"
 // cache that it does not like: a mount point cannot be unlinked, so the file is safe. Where the cache cannot be
 // mounted, criu runs without it, which is slower and not wrong.
 func (t Tool) start(cmd *exec.Cmd) error {
+	if t.Launch != nil && t.Kerndat == "" {
+		return t.Launch(cmd.Start)
+	}
 	if t.Kerndat == "" {
 		return cmd.Start()
 	}

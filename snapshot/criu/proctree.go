@@ -1,10 +1,10 @@
 package criu
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,10 +105,11 @@ func reap(pid int) error {
 	}
 }
 
-// sweep ends what a dead criu left of itself: processes that have the session's cookie in their environment.
-func sweep(cookie string) error {
+// sweep ends what a dead criu left of itself: the processes of its session, which it has to itself. Those of a tree under
+// restoration are in it until they get one of their own, and then their root is known.
+func sweep(session int) error {
 	for range 100 {
-		left := carriers(cookie)
+		left := members(session)
 		if len(left) == 0 {
 			return nil
 		}
@@ -121,7 +122,8 @@ func sweep(cookie string) error {
 	return errors.New("processes of a dead criu come faster than they can be killed")
 }
 
-func carriers(cookie string) []int {
+// members returns the processes of a session that have not ended, and those that have and are children of ours.
+func members(session int) []int {
 	d, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -134,8 +136,10 @@ func carriers(cookie string) []int {
 		if err != nil {
 			continue
 		}
-		env, err := os.ReadFile("/proc/" + name + "/environ")
-		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), cookie) && !gone(pid) {
+		stat, _ := os.ReadFile("/proc/" + name + "/stat")
+		// After the name, in parentheses: state, parent, process group, session.
+		f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(f) > 3 && f[3] == strconv.Itoa(session) && (!gone(pid) || f[1] == strconv.Itoa(os.Getpid())) {
 			pids = append(pids, pid)
 		}
 	}

@@ -29,6 +29,8 @@ type RestoreOptions struct {
 	External []string
 	Inherit  []InheritFD
 	TCPClose bool
+	// Lazy leaves the memory of [Images.LazyPages] to a pager that listens in Work.
+	Lazy     bool
 	LogLevel int      // CRIU's: 0 means 2, errors and warnings
 	Env      []string // added to CRIU's environment: "CRIU_FAULT=130"
 	PidFile  string   // if not empty, the pid of the criu process is written there
@@ -94,6 +96,9 @@ func (o *RestoreOptions) request(dirs dirs) *rpc.CriuOpts {
 		TcpClose:        new(o.TCPClose),
 		External:        o.External,
 		OrphanPtsMaster: new(true),
+	}
+	if o.Lazy {
+		r.LazyPages = new(true)
 	}
 	common(r, dirs, restoreLog, o.LogLevel)
 	if o.Root != "" {
@@ -191,7 +196,7 @@ func (r *restoration) undo(cause error) error {
 		left = reap(r.pid)
 	}
 	if died || r.pid == 0 {
-		left = errors.Join(left, sweep(r.s.cookie))
+		left = errors.Join(left, sweep(r.s.pid()))
 	}
 	err := failure("restore", r.pid, cause, filepath.Join(r.o.Work, restoreLog))
 	if left != nil {

@@ -2,7 +2,6 @@ package criu
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +20,6 @@ import (
 
 const (
 	messageMax = 64 << 10
-	// cookieName is the environment variable by which the processes that criu forked are known when it is gone.
-	cookieName = "SNAPD_CTR_CRIU_SESSION"
 	exitWait   = 10 * time.Second
 )
 
@@ -31,11 +28,10 @@ var errDied = errors.New("criu died")
 
 // session is one criu process in its worker mode and the socket to it.
 type session struct {
-	conn   *net.UnixConn
-	cmd    *exec.Cmd
-	cookie string
-	done   chan struct{} // closed once criu has been reaped
-	once   sync.Once
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	done chan struct{} // closed once criu has been reaped
+	once sync.Once
 }
 
 // message is one answer of criu, and the descriptor that came with it, if one did.
@@ -57,11 +53,12 @@ func (t Tool) open(env []string, files []*os.File, pidFile string) (*session, er
 		return nil, err
 	}
 	defer theirs.Close()
-	s := &session{conn: ours, cookie: cookieName + "=" + rand.Text(), done: make(chan struct{})}
+	s := &session{conn: ours, done: make(chan struct{})}
 	s.cmd = exec.Command(t.Path, "--no-default-config", "swrk", "3")
-	s.cmd.Env = append(environment(env), s.cookie)
+	s.cmd.Env = environment(env)
 	s.cmd.ExtraFiles = append([]*os.File{theirs}, files...)
-	// A session of its own: an interrupt from the keyboard is ours to handle, and must not end criu half way.
+	// A session of its own: an interrupt from the keyboard is ours to handle, and must not end criu half way; and what
+	// criu forked is known by it when criu is gone.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := t.start(s.cmd); err != nil {
 		ours.Close()
@@ -72,13 +69,15 @@ func (t Tool) open(env []string, files []*os.File, pidFile string) (*session, er
 		close(s.done)
 	}()
 	if pidFile != "" {
-		if err := os.WriteFile(pidFile, []byte(strconv.Itoa(s.cmd.Process.Pid)), 0o600); err != nil {
+		if err := os.WriteFile(pidFile, []byte(strconv.Itoa(s.pid())), 0o600); err != nil {
 			s.close()
 			return nil, err
 		}
 	}
 	return s, nil
 }
+
+func (s *session) pid() int { return s.cmd.Process.Pid }
 
 func socketpair() (*net.UnixConn, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)

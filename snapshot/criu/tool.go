@@ -21,6 +21,10 @@ type Tool struct {
 	Path    string // the binary
 	Kerndat string // a file with CRIU's kernel feature cache, made by Warm; "" for none
 
+	// Launch, if not nil, is called with the function that starts criu. What CRIU restores counts the thread that called
+	// that function as its parent. It is not used while Kerndat is set.
+	Launch func(start func() error) error
+
 	// cache is where this binary looks for its cache: a constant compiled into it. "" means defaultCache.
 	cache string
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// findTool returns the criu to test with: that of the environment, that of the project's prefix, or that of PATH.
+// findTool returns the criu to test with: that of SNAPD_CTR_CRIU, or that of PATH.
 func findTool(t testing.TB) Tool {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -23,21 +23,16 @@ func findTool(t testing.TB) Tool {
 	}
 	path := os.Getenv("SNAPD_CTR_CRIU")
 	if path == "" {
-		prefix := os.Getenv("SNAPD_CTR_PREFIX")
-		if prefix == "" {
-			prefix = "/opt/" + "snapd-ctr"
-		}
-		path = filepath.Join(prefix, "sbin/criu")
-		if _, err := os.Stat(path); err != nil {
-			if path, err = exec.LookPath("criu"); err != nil {
-				t.Skip("no criu here")
-			}
+		var err error
+		if path, err = exec.LookPath("criu"); err != nil {
+			t.Skip("no criu in PATH, and SNAPD_CTR_CRIU is not set")
 		}
 	}
 	return Tool{Path: path}
 }
 
-var checked = sync.OnceValues(func() (string, error) {
+// victimProgram is the compiled testdata/victim.c.
+var victimProgram = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "victim")
 	if err != nil {
 		return "", err
@@ -67,7 +62,7 @@ type victim struct {
 func newVictim(t testing.TB, mode string, megabytes int) *victim {
 	t.Helper()
 	v := &victim{t: t, tool: findTool(t), root: t.TempDir(), images: t.TempDir()}
-	content, err := checked()
+	content, err := victimProgram()
 	if err != nil {
 		t.Fatal(err)
 	}

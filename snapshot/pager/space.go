@@ -135,23 +135,35 @@ func (s *space) fill() (done, did bool, err error) {
 // copy puts segments into the memory. What could not be put because the memory is being changed is missing again.
 func (s *space) copy(todo segments) error {
 	for i, seg := range todo {
-		for seg.start < seg.end {
-			n, err := s.u.Copy(seg.start, seg.bytes())
-			seg = segment{seg.start + uint64(n), seg.end, seg.data[n:]}
-			switch {
-			case err == nil || n > 0:
-			case errors.Is(err, sys.ErrPagePresent):
-				// CRIU put this page there itself, as it does with stacks.
-				seg = segment{seg.start + pageSize, seg.end, seg.data[pageSize:]}
-			case errors.Is(err, sys.ErrAddressGone):
-				// Not served through us: CRIU restored the mapping by itself.
-				seg.start = seg.end
-			default:
-				s.missing.put(segments{seg})
-				s.missing.put(todo[i+1:])
-				return err
-			}
+		rest, err := s.put(seg)
+		if err != nil {
+			s.missing.put(append(segments{rest}, todo[i+1:]...))
+			return err
 		}
 	}
 	return nil
+}
+
+// put puts one segment into the memory and returns what it did not come to.
+func (s *space) put(seg segment) (rest segment, err error) {
+	most := seg.end - seg.start
+	for seg.start < seg.end {
+		piece := seg.bytes()[:min(most, seg.end-seg.start)]
+		n, err := s.u.Copy(seg.start, piece)
+		switch {
+		case err == nil || n > 0:
+		case errors.Is(err, sys.ErrAddressGone) && len(piece) > pageSize:
+			// The kernel takes no piece that reaches over the end of a mapping.
+			most = max(uint64(len(piece))/2&^(pageSize-1), pageSize)
+			continue
+		case errors.Is(err, sys.ErrPagePresent), errors.Is(err, sys.ErrAddressGone):
+			// CRIU put the page there itself, as it does with stacks, or restored the whole mapping.
+			n = pageSize
+		default:
+			return seg, err
+		}
+		seg = segment{seg.start + uint64(n), seg.end, seg.data[n:]}
+		most = seg.end - seg.start
+	}
+	return seg, nil
 }

@@ -13,12 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
@@ -31,6 +33,13 @@ type Engine struct {
 	Tool   criu.Tool
 	Root   string // persistent state
 	Bridge sandbox.Bridge
+
+	// Lazy has clones run before their memory is there. The thread that starts CRIU must then live as long as the
+	// process (see criu.Tool.Launch): a clone whose pager is gone has holes in its memory, and dies with it.
+	Lazy bool
+
+	mu     sync.Mutex
+	pagers map[string]*pager.Pager // by images directory; nil where a snapshot's images do not allow it
 }
 
 // Result is a running clone. The caller owns what it holds and closes it when the clone has ended.
@@ -42,13 +51,15 @@ type Result struct {
 	Cgroup  *sandbox.Cgroup
 	Stdout  *os.File // read ends of the clone's output
 	Stderr  *os.File
-	TTY     *os.File // the terminal's master where the container had one, else nil
+	TTY     *os.File       // the terminal's master where the container had one, else nil
+	Memory  *pager.Session // serves the clone's memory; nil when all of it was there from the start
 }
 
 // Clone restores the snapshot into the container id, whose directory is prepared. A clone that cannot be completed
 // leaves nothing behind.
 func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Result, error) {
-	s := &session{Engine: e, id: id, dir: shim.ContainerDir(e.Root, id), r: r}
+	dir := shim.ContainerDir(e.Root, id)
+	s := &session{Engine: e, id: id, dir: dir, work: filepath.Join(dir, "criu"), r: r}
 	m := snapshot.CloneMachine()
 	err := snapshot.Execute(ctx, m, snapshot.Actions{
 		snapshot.EffectRootfs:      s.rootfs,
@@ -59,6 +70,8 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Re
 		snapshot.EffectRmNetns:     s.rmNetns,
 		snapshot.EffectMounts:      s.mounts,
 		snapshot.EffectRmMounts:    s.rmMounts,
+		snapshot.EffectMemory:      s.memory,
+		snapshot.EffectCloseMemory: s.closeMemory,
 		snapshot.EffectStdio:       s.stdio,
 		snapshot.EffectCloseStdio:  s.closeStdio,
 		snapshot.EffectRestore:     s.restore,
@@ -79,6 +92,7 @@ type session struct {
 	r   shim.CloneRequest
 	out Result
 
+	work      string     // CRIU's work directory
 	externals []string   // mounts, in CRIU's restore syntax
 	write     []*os.File // the clone's ends of its output pipes
 }
@@ -230,10 +244,6 @@ func (s *session) inherit() (fds []criu.InheritFD, closers []io.Closer, err erro
 }
 
 func (s *session) restore(ctx context.Context) error {
-	work := filepath.Join(s.dir, "criu")
-	if err := os.Mkdir(work, 0o700); err != nil {
-		return err
-	}
 	fds, closers, err := s.inherit()
 	if err != nil {
 		return err
@@ -244,8 +254,8 @@ func (s *session) restore(ctx context.Context) error {
 		}
 	}()
 	got, err := s.Tool.Restore(ctx, criu.RestoreOptions{
-		Images: s.r.Images, Work: work, Root: s.rootfsDir(),
-		External: s.externals, Inherit: fds, TCPClose: true,
+		Images: s.r.Images, Work: s.work, Root: s.rootfsDir(),
+		External: s.externals, Inherit: fds, TCPClose: true, Lazy: s.out.Memory != nil,
 		// No hardware breakpoints: arming them costs 10 ms in virtual machines, and system call stops do the same.
 		Env:     []string{"CRIU_FAULT=130"},
 		PidFile: os.Getenv(pidFileVariable),

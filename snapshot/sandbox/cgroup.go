@@ -163,7 +163,7 @@ func (c *Cgroup) Kill(ctx context.Context) error {
 }
 
 // killOnce kills what is there and returns it. Processes are stopped meanwhile, or those that fork would get away.
-func (c *Cgroup) killOnce() ([]int, error) {
+func (c *Cgroup) killOnce() (pids []int, err error) {
 	if dir, ok := c.file("", "cgroup.kill"); ok {
 		if err := os.WriteFile(dir, []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("kill cgroup %s: %w", c.path, err)
@@ -172,9 +172,13 @@ func (c *Cgroup) killOnce() ([]int, error) {
 	if state, ok := c.file("freezer", "freezer.state"); ok {
 		freeze(state)
 		// A frozen process of version 1 takes its SIGKILL once it is thawed.
-		defer os.WriteFile(state, []byte(cgroups.Thawed), 0)
+		defer func() {
+			if thaw := os.WriteFile(state, []byte(cgroups.Thawed), 0); thaw != nil && !errors.Is(thaw, fs.ErrNotExist) {
+				err = errors.Join(err, fmt.Errorf("thaw cgroup %s: %w", c.path, thaw))
+			}
+		}()
 	}
-	pids, err := c.Pids()
+	pids, err = c.Pids()
 	for _, pid := range pids {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
 	}

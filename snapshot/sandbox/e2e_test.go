@@ -95,6 +95,8 @@ func TestMountPlanLikeDocker(t *testing.T) {
 		spec["mounts"] = append(spec["mounts"].([]any),
 			map[string]any{"source": dir + "/resolv.conf", "destination": "/etc/resolv.conf", "type": "bind", "options": []string{"rbind", "rprivate"}},
 			map[string]any{"source": "tmpfs", "destination": "/dev/shm/inner", "type": "tmpfs", "options": []string{"size=1m"}},
+			map[string]any{"source": "tmpfs", "destination": "/stack", "type": "tmpfs"},
+			map[string]any{"source": "sysfs", "destination": "/stack", "type": "sysfs", "options": []string{"ro"}},
 			map[string]any{"source": "/dev/pts", "destination": "/mnt", "type": "bind", "options": []string{"bind", "rprivate"}})
 	})
 	before := picture(t, pid)

@@ -144,7 +144,8 @@ func (p *planner) classify(m proc.Mount) (snapshot.Mount, error) {
 	onHost := hasDevice(p.host, m)
 	if isTmpfs {
 		// A shim has its containers' tmpfs in its own mount namespace; they are nobody else's for that.
-		onHost = hasDevice(p.outside, m)
+		// Engines make a container's /dev/shm on the host, and it is the container's alone all the same.
+		onHost = hasDevice(p.outside, m) && (m.Mountpoint != shm || sameFile(shm, p.inside(shm)))
 	}
 	switch {
 	case onHost && p.isNull(m):
@@ -168,6 +169,9 @@ func (p *planner) classify(m proc.Mount) (snapshot.Mount, error) {
 		return p.bound(m, external)
 	}
 }
+
+// shm is where a container, and the host, has its shared memory.
+const shm = "/dev/shm"
 
 // fresh says whether CRIU mounts a fresh file system of the type.
 func fresh(fstype string) bool {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,4 +109,41 @@ func FuzzParseMounts(f *testing.F) {
 			t.Errorf("nothing was read of %x", b)
 		}
 	})
+}
+
+// TestPlanSharedMemoryOfEngines has /dev/shm as Docker and podman make it: a tmpfs that the host has mounted too.
+func TestPlanSharedMemoryOfEngines(t *testing.T) {
+	cmd := exec.Command("sh", "-c", `mount -t tmpfs -o size=64k none /dev/shm && echo ready && exec sleep 600`)
+	StartPrivate(cmd)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatalf("the process did not start: %v", err)
+	}
+	p, err := newPlanner(cmd.Process.Pid, PlanOptions{})
+	must(t, err)
+	p.outside = p.mounts // the host has it all
+	i := slices.IndexFunc(p.mounts, func(m proc.Mount) bool {
+		return m.Mountpoint == shm && m.VFSOptions != "" && strings.Contains(m.VFSOptions, "size=64k")
+	})
+	if i < 0 {
+		t.Fatal("no /dev/shm")
+	}
+	m, err := p.classify(p.mounts[i])
+	if err != nil || m.Kind != snapshot.MountTmpfs || m.Key != "m:/dev/shm" || !strings.Contains(m.Options, "size=64k") {
+		t.Errorf("planned as %+v, %v", m, err)
+	}
+	// With the host's own, the container shares it.
+	p.pid = os.Getpid()
+	for _, own := range p.host {
+		if own.Mountpoint != shm || !sameFile(shm, p.inside(shm)) {
+			continue
+		}
+		if m, err = p.classify(own); err != nil || m.Kind == snapshot.MountTmpfs {
+			t.Errorf("the host's own is planned as %+v, %v", m, err)
+		}
+	}
 }

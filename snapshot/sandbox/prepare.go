@@ -30,9 +30,13 @@ type PrepareOptions struct {
 //     mount points must exist in the source beneath (it makes none: "Failed to move_mount … No such file").
 //   - It applies the per-mount flags (ro, nosuid, noexec, …) of the original to each bind. Flags of the super block are
 //     those of the source: a read-only tmpfs must be made so here.
-//   - Where the original was the slave of a mount of the host, which every bind is if the host's mounts are shared
-//     (systemd), the source must be shared or a slave itself, whatever it is: "Failed to copy sharing from source". All sources are
-//     mounts below one shared mount and therefore shared.
+//   - Where the original was the slave of a mount of the host, the source must be shared or a slave itself: "Failed to copy
+//     sharing from source". All sources are mounts below one shared mount and therefore shared. That does for images that
+//     were never rewritten; what else CRIU wants of slaves only [ForgetMasters] can give.
+//   - It joins cgroups by path of its own unless told to leave them alone, in which case it makes no cgroup namespace either: the
+//     clone sees the whole path of its cgroup in /proc/self/cgroup, unless CRIU itself was started in such a namespace.
+//   - A /dev/console is a bind of a terminal whose other end nobody in the container has; both dump and restore need
+//     orphan-pts-master for it: "Unable to find a master".
 func PrepareMounts(dir string, mounts []snapshot.Mount, contents map[string]string, o PrepareOptions) (externals []string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

@@ -87,6 +87,12 @@ func (c *Client) Wait(ctx context.Context, id string) (int, error) {
 	return exit(c.ask(ctx, Request{Op: OpWait, ID: id}, nil, nil))
 }
 
+// Settle returns when all memory of a container is its own.
+func (c *Client) Settle(ctx context.Context, id string) error {
+	_, err := c.ask(ctx, Request{Op: OpSettle, ID: id}, nil, nil)
+	return err
+}
+
 // Delete deletes an exited container and its files.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	_, err := c.ask(ctx, Request{Op: OpDelete, ID: id}, nil, nil)

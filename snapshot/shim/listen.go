@@ -38,7 +38,7 @@ func Listen(path string) (*Socket, error) {
 	return &Socket{l, path}, nil
 }
 
-// Retire takes the socket away, unless somebody is about to use this shim. The group's lock is then held until the
+// Retire takes the socket away, and an empty log beside it, unless somebody is about to use this shim. The group's lock is then held until the
 // process ends: whoever wants a shim of the group waits for that, and starts a new one.
 func (s *Socket) Retire() bool {
 	l, err := tryLock(lockOf(s.path))
@@ -46,6 +46,14 @@ func (s *Socket) Retire() bool {
 		return false
 	}
 	os.Remove(s.path)
+	if log := logOf(s.path); empty(log) {
+		os.Remove(log)
+	}
 	l.remove()
 	return true
+}
+
+func empty(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular() && info.Size() == 0
 }

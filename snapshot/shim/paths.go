@@ -25,6 +25,9 @@ func (p Paths) Leases() string { return filepath.Join(p.Run, "network") }
 // lockOf names the file whose lock decides who may start or end the shim with this socket.
 func lockOf(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".lock" }
 
+// logOf names the log that may lie beside a socket.
+func logOf(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".log" }
+
 func checkGroup(group string) error {
 	if group == "" || group == "." || group == ".." || len(group) > maxGroup || strings.ContainsAny(group, "/\x00") {
 		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "start shim", On: group, Err: errors.New("not a valid group")}

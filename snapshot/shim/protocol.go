@@ -6,7 +6,11 @@
 //
 // A client connects to the shim's unix socket and sends one request, a line of JSON; descriptors that a request needs
 // travel with its first byte. The shim answers with lines of JSON, the last of which has done set. A client that goes
-// away cancels its request: what was half made is undone.
+// away, or closes its sending half, cancels its request: what was half made is undone before the answer.
+//
+// A shim ends by itself a while after its last container has exited: the container's record says everything. Asked to end
+// (SIGTERM), it kills its containers and clears them away. When it is killed its containers live on with nobody to read
+// their output; [Sweep] clears them away.
 package shim
 
 import (
@@ -39,7 +43,8 @@ const (
 	OpClone  Op = "clone"  // restore the container whose directory is prepared from a snapshot
 	OpExec   Op = "exec"   // run a program in a container; 3 descriptors, or 1 for a terminal
 	OpWait   Op = "wait"   // answer when the container has exited
-	OpDelete Op = "delete" // forget an exited container; the shim ends with its last one
+	OpSettle Op = "settle" // answer when all memory of the container is its own, and needs the shim no more
+	OpDelete Op = "delete" // delete an exited container and its files
 )
 
 // Paths tells a shim where things are.

@@ -88,13 +88,15 @@ func TestStartTime(t *testing.T) {
 	}
 }
 
+// A process chooses its name, the second field.
 func FuzzParseStartTime(f *testing.F) {
-	f.Add("1 (a) b) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 12345 20")
-	f.Add("")
-	f.Add(")")
-	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := parseStartTime(s); err == nil && len(s) < 40 {
-			t.Errorf("%d from %q", n, s)
+	f.Add("sh", "R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 12345 20")
+	f.Add("a) R 1", "")
+	f.Fuzz(func(t *testing.T, name, rest string) {
+		_, _ = parseStartTime(rest)
+		got, err := parseStartTime("1 (" + name + ") R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 12345 20\n")
+		if err != nil || got != 12345 {
+			t.Errorf("%d, %v with the name %q", got, err, name)
 		}
 	})
 }

@@ -34,6 +34,7 @@ type Handler interface {
 	// program that could not be started. The files belong to the caller.
 	Exec(ctx context.Context, id string, r ExecRequest, files []*os.File, started func(pid int)) (int, error)
 	Wait(ctx context.Context, id string) (int, error)
+	Settle(ctx context.Context, id string) error
 	Delete(ctx context.Context, id string) error
 	// Idle says whether the shim holds nothing that would be lost with it.
 	Idle() bool
@@ -239,6 +240,8 @@ func (s *server) dispatch(ctx context.Context, c *net.UnixConn, q Request, files
 	case q.Op == OpWait:
 		status, err := s.h.Wait(ctx, q.ID)
 		return Reply{Exit: &status}, err
+	case q.Op == OpSettle:
+		return Reply{}, s.h.Settle(ctx, q.ID)
 	case q.Op == OpDelete:
 		return Reply{}, s.h.Delete(ctx, q.ID)
 	}

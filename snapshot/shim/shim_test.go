@@ -61,6 +61,8 @@ func (h *fakeHandler) Exec(_ context.Context, _ string, r ExecRequest, files []*
 	return len(in), err
 }
 
+func (h *fakeHandler) Settle(context.Context, string) error { return nil }
+
 func (h *fakeHandler) Wait(ctx context.Context, id string) (int, error) {
 	if id == "panic" {
 		panic("at the disco")

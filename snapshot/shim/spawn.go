@@ -9,10 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -38,7 +38,7 @@ type SpawnOptions struct {
 
 // Spawn returns a client of the group's shim, and starts that shim if there is none. Two callers that race get the same
 // one. The new shim has a session and a mount namespace of its own, "/" as its directory, and of our environment only
-// PATH and what tunes shims. It is not our child: when it ends, the host's first process (or the nearest subreaper) reaps
+// PATH and what starts with SNAPD_CTR_. It is not our child: when it ends, the host's first process (or the nearest subreaper) reaps
 // it; where that one reaps nothing, a single zombie for each shim stays.
 func Spawn(ctx context.Context, o SpawnOptions) (*Client, error) {
 	if err := checkGroup(o.Group); err != nil {
@@ -110,9 +110,9 @@ func (o SpawnOptions) command(ctx context.Context, socket string) *exec.Cmd {
 		"-bridge", p.Bridge, "-subnet", p.Subnet)
 	cmd.Dir = "/"
 	cmd.Env = []string{}
-	for _, name := range []string{"PATH", fault.Variable, LingerVariable} {
-		if v, ok := os.LookupEnv(name); ok {
-			cmd.Env = append(cmd.Env, name+"="+v)
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "SNAPD_CTR_") {
+			cmd.Env = append(cmd.Env, v)
 		}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

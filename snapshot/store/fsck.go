@@ -308,13 +308,5 @@ func (c *checker) blob(digest string, size int64, who, remedy string) error {
 
 // sortProblems gives the report an order that does not change from run to run.
 func sortProblems(p []Problem) {
-	slices.SortStableFunc(p, func(a, b Problem) int {
-		if a.Where != b.Where {
-			if a.Where < b.Where {
-				return -1
-			}
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(p, func(a, b Problem) int { return strings.Compare(a.Where, b.Where) })
 }

@@ -17,7 +17,7 @@ import (
 // ApplyLayer unpacks an OCI layer (plain, gzip or zstd) into the empty directory dir so that it can be a lower
 // directory of an overlay: whiteouts become character devices 0:0, opaque marks the attribute trusted.overlay.opaque.
 // Nothing outside dir is touched whatever the layer says: entries that try are refused with KindCorrupt, and so is
-// what does not belong in a layer (device nodes outside dev/, names with "..").
+// what does not belong in a layer (device nodes outside dev/, names with ".."). An absolute name means the layer's top.
 func ApplyLayer(ctx context.Context, dir string, r io.Reader) error {
 	return applyTar(ctx, dir, r, unpacking{overlay: true, at: "/"})
 }
@@ -46,7 +46,7 @@ func applyTar(ctx context.Context, dir string, r io.Reader, u unpacking) error {
 		if err := u.check(h); err != nil {
 			return false, err
 		}
-		if path.Clean(h.Name) == "." {
+		if path.Clean("/"+h.Name) == "/" {
 			top = h
 			return false, nil
 		}
@@ -83,13 +83,13 @@ func applyTop(dir string, h *tar.Header) error {
 
 // check refuses an entry that a sound archive does not have.
 func (u unpacking) check(h *tar.Header) error {
-	if err := checkEntryName(h.Name); err != nil {
+	if err := u.checkName(h.Name); err != nil {
 		return err
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeFifo:
 	case tar.TypeLink:
-		if err := checkEntryName(h.Linkname); err != nil {
+		if err := u.checkName(h.Linkname); err != nil {
 			return errors.New("its hard link leads out of the archive")
 		}
 	case tar.TypeChar, tar.TypeBlock:
@@ -99,7 +99,7 @@ func (u unpacking) check(h *tar.Header) error {
 	default:
 		return errors.New("an entry of an unknown type")
 	}
-	if h.Typeflag == tar.TypeDir && path.Clean(h.Name) != "." && u.overlay && strings.HasPrefix(path.Base(h.Name), whiteoutPrefix) {
+	if h.Typeflag == tar.TypeDir && u.overlay && strings.HasPrefix(path.Base(h.Name), whiteoutPrefix) {
 		return errors.New("a whiteout that is a directory")
 	}
 	for name := range h.PAXRecords {
@@ -110,6 +110,14 @@ func (u unpacking) check(h *tar.Header) error {
 		}
 	}
 	return nil
+}
+
+// checkName lets layers begin names with a slash: some builders of images write them so, and mean the layer's top.
+func (u unpacking) checkName(name string) error {
+	if u.overlay && strings.HasPrefix(name, "/") {
+		name = "." + name
+	}
+	return checkEntryName(name)
 }
 
 // checkEntryName refuses names that are absolute or go up.
