@@ -100,7 +100,6 @@ func TestClone(t *testing.T) {
 		for range 2 { // the second finds what the first has written for libcontainer
 			joined := make(map[string]bool)
 			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
 			status, err := p.Exec(ctx, id, shim.ExecRequest{Args: []string{"sleep", "1000"}}, []*os.File{null, null, null}, func(pid int) {
 				for _, ns := range []string{"pid", "mnt", "uts", "ipc", "net"} {
 					theirs, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", got.Pid, ns))
@@ -109,6 +108,7 @@ func TestClone(t *testing.T) {
 				}
 				cancel()
 			})
+			cancel()
 			if err != nil || status != 137 {
 				t.Errorf("status %d, %v; want 137", status, err)
 			}

@@ -236,13 +236,13 @@ func (f fake) ExportSnapshot(ctx context.Context, ref string, w io.Writer, forma
 	return f.fail(ctx, "export", ref)
 }
 
-func (f fake) ImportSnapshot(ctx context.Context, r io.Reader, name string) (*snapshot.Snapshot, error) {
-	b, err := io.ReadAll(r)
+func (f fake) ImportSnapshot(ctx context.Context, archive io.Reader, r api.ImportRequest) (*snapshot.Snapshot, error) {
+	b, err := io.ReadAll(archive)
 	if err != nil {
 		return nil, err
 	}
-	f.note("import", []string{strings.TrimSpace(string(b)), name})
-	return warm(), f.fail(ctx, "import", name)
+	f.note("import", []string{strings.TrimSpace(string(b)), r.Name})
+	return warm(), f.fail(ctx, "import", r.Name)
 }
 
 func (f fake) GC(_ context.Context, dryRun bool) (*api.GCResult, error) {

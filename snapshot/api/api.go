@@ -49,7 +49,7 @@ type Service interface {
 	TagSnapshot(ctx context.Context, ref, name string) error
 	ExportSnapshot(ctx context.Context, ref string, w io.Writer, format ArchiveFormat) error
 	// ImportSnapshot reads an archive of either format, which it recognises by itself.
-	ImportSnapshot(ctx context.Context, r io.Reader, name string) (*snapshot.Snapshot, error)
+	ImportSnapshot(ctx context.Context, archive io.Reader, r ImportRequest) (*snapshot.Snapshot, error)
 	// GC deletes blobs and caches that no snapshot, container or running operation needs.
 	GC(ctx context.Context, dryRun bool) (*GCResult, error)
 	// Fsck checks the store and what containers left on the host. With repair it mends what can be mended.
@@ -193,6 +193,16 @@ const (
 	ArchiveOCI    ArchiveFormat = "oci"    // an OCI image layout in a tar: everything, ours
 	ArchivePodman ArchiveFormat = "podman" // the checkpoint archive of podman and CRI-O, which checkpointctl reads
 )
+
+// ImportRequest says how an archive is taken in.
+type ImportRequest struct {
+	Name string // empty: the name that the archive gives it
+	// Base is an image, or a directory, that a podman archive stands on: such an archive holds only the container's own
+	// files. Empty: the image that the archive names, if it was pulled here before.
+	Base string
+	// Trust accepts an archive whose clones are given paths of this host: volumes, or a base directory.
+	Trust bool
+}
 
 // GCResult is what a garbage collection deleted, or would.
 type GCResult struct {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
@@ -180,21 +183,72 @@ func (l *Local) ExportSnapshot(ctx context.Context, ref string, w io.Writer, for
 
 // ImportSnapshot reads an archive. An OCI layout has a file of that name near its beginning; anything else is taken for
 // a checkpoint archive of podman.
-func (l *Local) ImportSnapshot(ctx context.Context, r io.Reader, name string) (*snapshot.Snapshot, error) {
-	if err := snapshot.CheckName(name); err != nil {
-		return nil, err
+func (l *Local) ImportSnapshot(ctx context.Context, archive io.Reader, r ImportRequest) (*snapshot.Snapshot, error) {
+	if r.Name != "" {
+		if err := l.freeName(r.Name); err != nil {
+			return nil, err
+		}
 	}
-	if taken, err := l.store.NameTaken(name); err != nil {
-		return nil, err
-	} else if taken {
-		return nil, &snapshot.Error{Kind: snapshot.KindExists, Op: "import", On: name, Err: errors.New("the name is taken"),
+	b := bufio.NewReaderSize(archive, 1<<20)
+	if !store.IsPodmanArchive(b) {
+		return l.store.Import(ctx, b, r.Name, func(cfg snapshot.Config) error { return trusted(cfg, r.Trust) })
+	}
+	var base *snapshot.Base
+	if r.Base != "" {
+		given, err := l.importBase(ctx, r.Base)
+		if err != nil {
+			return nil, err
+		}
+		base = &given
+	}
+	return l.store.ImportPodman(ctx, b, r.Name, base)
+}
+
+func (l *Local) freeName(name string) error {
+	if err := snapshot.CheckName(name); err != nil {
+		return err
+	}
+	taken, err := l.store.NameTaken(name)
+	if err == nil && taken {
+		err = &snapshot.Error{Kind: snapshot.KindExists, Op: "import", On: name, Err: errors.New("the name is taken"),
 			Hint: "choose another name, or delete that snapshot: snapd-ctr snapshots rm " + name}
 	}
-	b := bufio.NewReaderSize(r, 1<<20)
-	if store.IsPodmanArchive(b) {
-		return l.store.ImportPodman(ctx, b, name, nil)
+	return err
+}
+
+// trusted refuses an archive that would have clones reach into this host, unless the user vouches for it.
+func trusted(cfg snapshot.Config, trust bool) error {
+	if trust {
+		return nil
 	}
-	return l.store.Import(ctx, b, name)
+	var paths []string
+	if cfg.Base.Dir != "" {
+		paths = append(paths, cfg.Base.Dir)
+	}
+	for _, m := range cfg.Mounts {
+		if m.Kind == snapshot.MountBind {
+			paths = append(paths, m.Source)
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	return &snapshot.Error{Kind: snapshot.KindIncompatible, Op: "import", On: "the archive",
+		Err:  fmt.Errorf("its clones would be given %s of this host", strings.Join(paths, ", ")),
+		Hint: "if you know where it comes from and want that, add --trust"}
+}
+
+// importBase finds what a podman archive stands on: a directory of this host, or an image.
+func (l *Local) importBase(ctx context.Context, ref string) (snapshot.Base, error) {
+	if dir, err := filepath.Abs(ref); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "oci-layout")); err != nil {
+			if st, err := os.Stat(dir); err == nil && st.IsDir() {
+				return snapshot.Base{Dir: dir}, nil
+			}
+		}
+	}
+	base, _, err := l.image(ctx, RunRequest{Image: ref})
+	return base, err
 }
 
 // inUse says what of the store containers need.

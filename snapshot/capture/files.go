@@ -98,6 +98,10 @@ func (s *session) seal(context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The mounts of a clone take part in no propagation with a host's, and CRIU cannot make them do so again.
+	if err := sandbox.ForgetMasters(s.imagesDir()); err != nil {
+		return err
+	}
 	// A clone that runs before all of its memory is there must not outlive the one who brings it.
 	if err := im.SetDiesWithParent(); err != nil {
 		return err

@@ -98,6 +98,8 @@ func (o *DumpOptions) request(dirs dirs) *rpc.CriuOpts {
 		External:        o.External,
 		LinkRemap:       new(true),
 		GhostLimit:      new(uint32(ghostLimit)),
+		// The master of the container's terminal is held by its runtime.
+		OrphanPtsMaster: new(true),
 	}
 	common(r, dirs, dumpLog, o.LogLevel)
 	if o.Timeout > 0 {

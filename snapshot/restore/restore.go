@@ -117,7 +117,11 @@ func (s *session) rootfsDir() string { return filepath.Join(s.dir, "rootfs") }
 func (s *session) mountsDir() string { return filepath.Join(s.dir, "mounts") }
 
 func (s *session) rootfs(context.Context) error {
-	return sandbox.MountOverlay(s.rootfsDir(), s.r.Lower, filepath.Join(s.dir, "upper"), filepath.Join(s.dir, "work"))
+	err := sandbox.MountOverlay(s.rootfsDir(), s.r.Lower, filepath.Join(s.dir, "upper"), filepath.Join(s.dir, "work"))
+	if err != nil {
+		return err
+	}
+	return sandbox.PrepareRoot(s.rootfsDir(), s.r.Config.Mounts)
 }
 
 func (s *session) unmount(context.Context) error { return sandbox.Unmount(s.rootfsDir()) }

@@ -182,7 +182,9 @@ func TestDialWhereNobodyListens(t *testing.T) {
 func TestExecPassesFiles(t *testing.T) {
 	c := dialed(t, new(fakeHandler))
 	in, out, errs := pipe(t), pipe(t), pipe(t)
-	in.w.WriteString("four")
+	if _, err := in.w.WriteString("four"); err != nil {
+		t.Fatal(err)
+	}
 	in.w.Close()
 	var pid int
 	status, err := c.Exec(t.Context(), "id", ExecRequest{Args: []string{"to stdout", "to stderr"}},

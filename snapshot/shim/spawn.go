@@ -38,8 +38,8 @@ type SpawnOptions struct {
 
 // Spawn returns a client of the group's shim, and starts that shim if there is none. Two callers that race get the same
 // one. The new shim has a session and a mount namespace of its own, "/" as its directory, and of our environment only
-// PATH and what starts with SNAPD_CTR_. It is not our child: when it ends, the host's first process (or the nearest subreaper) reaps
-// it; where that one reaps nothing, a single zombie for each shim stays.
+// PATH and what starts with SNAPD_CTR_. It is not our child: when it ends, the host's first process (or the nearest
+// subreaper) reaps it; where that one reaps nothing, a single zombie for each shim stays.
 func Spawn(ctx context.Context, o SpawnOptions) (*Client, error) {
 	if err := checkGroup(o.Group); err != nil {
 		return nil, err

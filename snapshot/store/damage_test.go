@@ -96,7 +96,7 @@ func TestAddingHealsADamagedBlob(t *testing.T) {
 	archive := export(t, s, sn.ID)
 	path, _ := blobOf(t, s, sn, snapshot.RolePages)
 	flip(t, path)
-	_, err := s.Import(t.Context(), bytes.NewReader(archive), "again")
+	_, err := s.Import(t.Context(), bytes.NewReader(archive), "again", nil)
 	must(t, err, s.Verify(t.Context(), sn.ID))
 }
 
@@ -260,10 +260,10 @@ func TestFullDisk(t *testing.T) {
 		sn := publish(t, a, "web", sample{seed: 1, base: base})
 		archive := export(t, a, sn.ID)
 		small := open(t, filepath.Join(full(t, "900k"), "store"))
-		_, err := small.Import(t.Context(), bytes.NewReader(archive), "")
+		_, err := small.Import(t.Context(), bytes.NewReader(archive), "", nil)
 		wantKind(t, err, snapshot.KindNoSpace)
 		medium := open(t, filepath.Join(full(t, "2300k"), "store"))
-		got, err := medium.Import(t.Context(), bytes.NewReader(archive), "")
+		got, err := medium.Import(t.Context(), bytes.NewReader(archive), "", nil)
 		must(t, err)
 		_, err = medium.Unpack(t.Context(), got.ID)
 		wantKind(t, err, snapshot.KindNoSpace)
@@ -305,7 +305,7 @@ func FuzzImport(f *testing.F) {
 		s, err := store.Open(filepath.Join(dir, "store"))
 		must(t, err)
 		for _, read := range []func() (*snapshot.Snapshot, error){
-			func() (*snapshot.Snapshot, error) { return s.Import(t.Context(), bytes.NewReader(archive), "a") },
+			func() (*snapshot.Snapshot, error) { return s.Import(t.Context(), bytes.NewReader(archive), "a", nil) },
 			func() (*snapshot.Snapshot, error) {
 				return s.ImportPodman(t.Context(), bytes.NewReader(archive), "b", base)
 			},

@@ -32,7 +32,7 @@ func TestExportImport(t *testing.T) {
 	archive := export(t, a, sn.ID)
 
 	b := open(t, filepath.Join(t.TempDir(), "b"))
-	got, err := b.Import(t.Context(), bytes.NewReader(archive), "")
+	got, err := b.Import(t.Context(), bytes.NewReader(archive), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +49,13 @@ func TestExportImport(t *testing.T) {
 	if read(t, u.Lower[1], "usr/lib/x") != "library" || read(t, u.Images, "pages-1.img") != pages(1, 64) {
 		t.Error("the import differs")
 	}
-	_, err = b.Import(t.Context(), bytes.NewReader(archive), "")
+	_, err = b.Import(t.Context(), bytes.NewReader(archive), "", nil)
 	wantKind(t, err, snapshot.KindExists)
 	var packed bytes.Buffer
 	z, _ := zstd.NewWriter(&packed)
 	_, _ = z.Write(archive)
 	z.Close()
-	if _, err := b.Import(t.Context(), &packed, "again"); err != nil {
+	if _, err := b.Import(t.Context(), &packed, "again", nil); err != nil {
 		t.Errorf("compressed: %v", err)
 	}
 }
@@ -67,7 +67,7 @@ func TestExportPacksBaseDirectory(t *testing.T) {
 	base := addBase(t, a, dir, map[string]string{"usr/lib/x": "library"})
 	sn := publish(t, a, "web", sample{seed: 1, base: base})
 	b := open(t, filepath.Join(t.TempDir(), "b"))
-	got, err := b.Import(t.Context(), bytes.NewReader(export(t, a, sn.ID)), "other")
+	got, err := b.Import(t.Context(), bytes.NewReader(export(t, a, sn.ID)), "other", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestImportRefuses(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "b"))
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := s.Import(t.Context(), bytes.NewReader(rewrite(t, sound, test.change)), "")
+			_, err := s.Import(t.Context(), bytes.NewReader(rewrite(t, sound, test.change)), "", nil)
 			wantKind(t, err, test.kind)
 			if err != nil && !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%q does not name %q", err, test.says)
@@ -196,7 +196,7 @@ func TestImportRefuses(t *testing.T) {
 		})
 	}
 	for _, n := range []int{0, 100, 5000, len(sound) / 2, len(sound) - 3000} {
-		_, err := s.Import(t.Context(), bytes.NewReader(sound[:n]), "")
+		_, err := s.Import(t.Context(), bytes.NewReader(sound[:n]), "", nil)
 		wantKind(t, err, snapshot.KindCorrupt)
 	}
 	if list, err := s.List(); err != nil || len(list) != 0 {
@@ -222,7 +222,7 @@ func TestImportOfAnotherArchitecture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = open(t, filepath.Join(t.TempDir(), "b")).Import(t.Context(), bytes.NewReader(export(t, a, sn.ID)), "")
+	_, err = open(t, filepath.Join(t.TempDir(), "b")).Import(t.Context(), bytes.NewReader(export(t, a, sn.ID)), "", nil)
 	wantKind(t, err, snapshot.KindIncompatible)
 	if err == nil || !strings.Contains(err.Error(), "s390x") || !strings.Contains(err.Error(), runtime.GOARCH) {
 		t.Errorf("%v does not name the architectures", err)

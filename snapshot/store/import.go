@@ -20,7 +20,7 @@ import (
 // the name, or, when that is empty, under the first name that the archive has for it. Nothing becomes visible unless
 // every blob has its digest and the whole makes sense: KindCorrupt names the entry that does not. A snapshot of another
 // architecture is KindIncompatible.
-func (s *Store) Import(ctx context.Context, r io.Reader, name string) (*snapshot.Snapshot, error) {
+func (s *Store) Import(ctx context.Context, r io.Reader, name string, accept func(snapshot.Config) error) (*snapshot.Snapshot, error) {
 	t, err := s.Begin()
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string) (*snapshot
 		return nil, archiveError("the archive's beginning", err)
 	}
 	defer plain.Close()
-	a := &archiveIn{t: t, blobs: make(map[string]staged)}
+	a := &archiveIn{t: t, accept: accept, blobs: make(map[string]staged)}
 	if err := a.read(plain); err != nil {
 		return nil, err
 	}
@@ -59,6 +59,7 @@ type staged struct {
 // archiveIn is an archive that is being read. Its entries never become paths: blobs are staged under names of ours.
 type archiveIn struct {
 	t             *Txn
+	accept        func(snapshot.Config) error
 	layout, index []byte
 	blobs         map[string]staged // by digest
 }
@@ -189,6 +190,11 @@ func (a *archiveIn) publish(ctx context.Context, id, name string) (*snapshot.Sna
 	}
 	if err := checkForeign(id, cfg); err != nil {
 		return nil, err
+	}
+	if a.accept != nil {
+		if err := a.accept(cfg); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkStructure(id, cfg, m); err != nil {
 		return nil, err
