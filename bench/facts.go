@@ -54,17 +54,3 @@ func field(path, name string) string {
 	}
 	return "unknown"
 }
-
-// contains says whether a line of s holds all the parts.
-func contains(s string, parts ...string) bool {
-lines:
-	for line := range strings.Lines(s) {
-		for _, p := range parts {
-			if !strings.Contains(line, p) {
-				continue lines
-			}
-		}
-		return true
-	}
-	return false
-}

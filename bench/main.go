@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/baseline"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
@@ -64,19 +65,19 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{options: o, dir: dir, cli: filepath.Join(bin, "snapd-ctr"), svc: svc, runc: runc{dir: dir, criu: o.criu}}
-	defer func() { err = errors.Join(err, b.cleanUp(), svc.Close()) }()
-	if b.facts, err = facts(ctx, o.criu); err != nil {
+	m := &bench{options: o, dir: dir, cli: filepath.Join(bin, "snapd-ctr"), svc: svc, runc: baseline.Runc{Dir: dir, CRIU: o.criu}}
+	defer func() { err = errors.Join(err, m.cleanUp(), svc.Close()) }()
+	if m.facts, err = facts(ctx, o.criu); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{b.shell, b.python3, b.burst64} {
+	for _, part := range []func(context.Context) error{m.shell, m.python3, m.burst64} {
 		if err := part(ctx); err != nil {
 			return err
 		}
 	}
-	b.print(os.Stdout)
+	m.print(os.Stdout)
 	if o.json != "" {
-		out, err := json.MarshalIndent(map[string]any{"facts": b.facts, "figures": b.figures, "time": time.Now().UTC()}, "", "  ")
+		out, err := json.MarshalIndent(map[string]any{"facts": m.facts, "figures": m.figures, "time": time.Now().UTC()}, "", "  ")
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/baseline"
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
@@ -21,12 +22,12 @@ type bench struct {
 	dir     string
 	cli     string
 	svc     *api.Local
-	runc    runc
+	runc    baseline.Runc
 	facts   []string
 	figures []figure
 	notes   []string
 
-	server container // runc's, checkpointed
+	server baseline.Container // runc's, checkpointed
 }
 
 const (
@@ -47,11 +48,11 @@ func (b *bench) shell(ctx context.Context) error {
 	if _, err := b.svc.Snapshot(ctx, api.SnapshotRequest{Container: shellName, Name: shellName}); err != nil {
 		return err
 	}
-	theirs, err := b.runc.run(ctx, shellName, b.busybox, args, func(context.Context, int) error { return nil })
+	theirs, err := b.runc.Run(ctx, shellName, b.busybox, args, func(context.Context, int) error { return nil })
 	if err != nil {
 		return err
 	}
-	if _, err := b.runc.checkpoint(ctx, theirs); err != nil {
+	if _, err := b.runc.Checkpoint(ctx, theirs); err != nil {
 		return err
 	}
 	shim, cli, restore := &series{Name: "clone, at the shim"}, &series{Name: "clone, whole command"}, &series{Name: "runc restore"}
@@ -69,7 +70,7 @@ func (b *bench) shell(ctx context.Context) error {
 	b.figures = append(b.figures,
 		figure{What: "clone of a shell, request → first instruction / runc restore", Ours: shim, Theirs: restore, Must: 4, Aim: 10},
 		figure{What: "the same, whole command `snapd-ctr clone`", Ours: cli, Theirs: restore})
-	return b.runc.delete(ctx, shellName)
+	return b.runc.Delete(ctx, shellName)
 }
 
 // python3 compares captures and clones of a Python server that holds 150 MB.
@@ -81,9 +82,7 @@ func (b *bench) python3(ctx context.Context) error {
 	if err := answers(ctx, ours.Network.Address.String(), time.Minute); err != nil {
 		return err
 	}
-	b.server, err = b.runc.run(ctx, pythonName, b.python, pythonArgs, func(ctx context.Context, pid int) error {
-		return b.listening(ctx, pid)
-	})
+	b.server, err = b.runc.Run(ctx, pythonName, b.python, pythonArgs, baseline.Listens(8080))
 	if err != nil {
 		return err
 	}
@@ -95,7 +94,7 @@ func (b *bench) python3(ctx context.Context) error {
 			return err
 		}
 		frozen.add(got.FrozenMS)
-		took, err := b.runc.checkpoint(ctx, b.server)
+		took, err := b.runc.Checkpoint(ctx, b.server)
 		if err != nil {
 			return err
 		}
@@ -156,13 +155,13 @@ func (b *bench) burst64(ctx context.Context) error {
 		}
 		start = time.Now()
 		if err := all(b.burst, func(i int) error {
-			_, err := b.runc.restore(ctx, b.server, fmt.Sprintf("burst-%d-%d", round, i))
+			_, err := b.runc.Restore(ctx, b.server, fmt.Sprintf("burst-%d-%d", round, i))
 			return err
 		}); err != nil {
 			return err
 		}
 		restored.add(millis(time.Since(start)))
-		if err := all(b.burst, func(i int) error { return b.runc.delete(ctx, fmt.Sprintf("burst-%d-%d", round, i)) }); err != nil {
+		if err := all(b.burst, func(i int) error { return b.runc.Delete(ctx, fmt.Sprintf("burst-%d-%d", round, i)) }); err != nil {
 			return err
 		}
 	}
@@ -171,7 +170,7 @@ func (b *bench) burst64(ctx context.Context) error {
 		figure{What: "the same, until every clone has answered over HTTP", Ours: answered, Theirs: restored})
 	p := &series{Values: private}
 	b.notes = append(b.notes, fmt.Sprintf("private memory of a clone once all have answered: median %.0f MB", p.median()))
-	return b.runc.delete(ctx, b.server.name)
+	return b.runc.Delete(ctx, b.server.Name)
 }
 
 // all does n things at once.
@@ -217,13 +216,13 @@ func (b *bench) cloneCommand(ctx context.Context, name string, s *series) error 
 	return b.svc.Remove(ctx, clone, true)
 }
 
-func (b *bench) restoreOnce(ctx context.Context, c container, name string, s *series) error {
-	took, err := b.runc.restore(ctx, c, name)
+func (b *bench) restoreOnce(ctx context.Context, c baseline.Container, name string, s *series) error {
+	took, err := b.runc.Restore(ctx, c, name)
 	if err != nil {
 		return err
 	}
 	s.add(millis(took))
-	return b.runc.delete(ctx, name)
+	return b.runc.Delete(ctx, name)
 }
 
 // answers waits until the server at the address answers.
@@ -246,27 +245,12 @@ func answers(ctx context.Context, host string, limit time.Duration) error {
 	}
 }
 
-// listening waits until a process inside another network namespace listens: runc's container has no address of its own.
-func (b *bench) listening(ctx context.Context, pid int) error {
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-		// State 0A is LISTEN; 1F90 is port 8080.
-		if out := read(fmt.Sprintf("/proc/%d/net/tcp", pid)); contains(out, ":1F90 ", " 0A ") {
-			return nil
-		}
-	}
-	return fmt.Errorf("process %d does not listen on port %s", pid, port)
-}
-
 // cleanUp removes every container, ours and runc's.
 func (b *bench) cleanUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var errs []error
-	names, err := b.runc.left(ctx)
-	errs = append(errs, err)
-	for _, n := range names {
-		errs = append(errs, b.runc.delete(ctx, n))
-	}
+	errs = append(errs, b.runc.DeleteAll(ctx))
 	cs, err := b.svc.Containers(ctx, true)
 	errs = append(errs, err)
 	for _, c := range cs {
@@ -276,3 +260,5 @@ func (b *bench) cleanUp() error {
 	}
 	return errors.Join(errs...)
 }
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

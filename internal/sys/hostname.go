@@ -3,7 +3,6 @@ package sys
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,27 +14,12 @@ func HostnameOf(pid int) (string, error) {
 		return "", err
 	}
 	defer theirs.Close()
-	home, err := os.Open("/proc/thread-self/ns/uts") // all our threads share one
-	if err != nil {
-		return "", err
-	}
-	defer home.Close()
-	type answer struct {
-		name string
-		err  error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		// A thread that cannot come back stays locked, and ends with this goroutine.
-		runtime.LockOSThread()
-		name, err := hostnameIn(theirs)
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWUTS) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- answer{name, err}
-	}()
-	a := <-done
-	return a.name, a.err
+	var name string
+	err = Aside(func() error {
+		name, err = hostnameIn(theirs)
+		return err
+	})
+	return name, err
 }
 
 func hostnameIn(uts *os.File) (string, error) {

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,24 +10,18 @@ import (
 // with f: what f mounts or makes there goes with it. With CLONE_NEWNS nothing mounted there is seen outside. CLONE_NEWPID
 // and CLONE_NEWTIME are for children of the thread only. f may be nil.
 func InNewNamespaces(flags uintptr, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(int(flags)); err != nil {
-				return os.NewSyscallError("unshare", err)
+	return Aside(func() error {
+		if err := unix.Unshare(int(flags)); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		if flags&unix.CLONE_NEWNS != 0 {
+			if err := Slave(); err != nil {
+				return err
 			}
-			if flags&unix.CLONE_NEWNS != 0 {
-				if err := Slave(); err != nil {
-					return err
-				}
-			}
-			if f == nil {
-				return nil
-			}
-			return f()
-		}()
-	}()
-	return <-done
+		}
+		if f == nil {
+			return nil
+		}
+		return f()
+	})
 }

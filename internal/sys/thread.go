@@ -1,6 +1,10 @@
 package sys
 
-import "runtime"
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // Thread is one thread of the operating system that lives until it is closed. A process that asks for a signal at its
 // parent's death gets it when the thread ends that made it, not the process: such children are made on a Thread.
@@ -29,4 +33,23 @@ func (t *Thread) Do(f func() error) error {
 func (t *Thread) Close() error {
 	close(t.work)
 	return nil
+}
+
+// Aside runs f on a thread that ends with it, so that what f does to the thread's namespaces touches nobody else.
+// Processes that f starts are children of the whole process and outlive the thread. The thread is never the process's
+// first: that one cannot end, would stay in the namespaces that f entered, and /proc/PID would show those as the
+// process's.
+func Aside(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
+			return // still locked: the runtime ends the thread
+		}
+		// While the first thread is locked to this goroutine, another goroutine runs on another thread.
+		done <- Aside(f)
+		runtime.UnlockOSThread()
+	}()
+	return <-done
 }

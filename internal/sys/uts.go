@@ -3,7 +3,6 @@ package sys
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,19 +25,13 @@ func SetHostname(pid int, name string) error {
 		return err
 	}
 	defer f.Close()
-	done := make(chan error, 1)
-	go func() {
-		// The thread is in another namespace afterwards: it stays locked and ends with its goroutine.
-		runtime.LockOSThread()
+	return Aside(func() error {
 		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS); err != nil {
-			done <- fmt.Errorf("enter the uts namespace of %d: %w", pid, err)
-			return
+			return fmt.Errorf("enter the uts namespace of %d: %w", pid, err)
 		}
 		if err := unix.Sethostname([]byte(name)); err != nil {
-			done <- fmt.Errorf("set the host name of %d: %w", pid, err)
-			return
+			return fmt.Errorf("set the host name of %d: %w", pid, err)
 		}
-		done <- nil
-	}()
-	return <-done
+		return nil
+	})
 }

@@ -68,7 +68,7 @@ func (s *session) files(context.Context) error {
 			return fmt.Errorf("copy the content of %s: %w", m.Path, err)
 		}
 	}
-	return nil
+	return s.dump.Frozen()
 }
 
 func writeFile(path string, write func(io.Writer) error) error {
@@ -153,6 +153,11 @@ func (s *session) blobs(context.Context) error {
 }
 
 func (s *session) publish(context.Context) error {
+	if s.dump != nil { // it ends with the snapshot, and so must not have run meanwhile
+		if err := s.dump.Frozen(); err != nil {
+			return err
+		}
+	}
 	s.cfg.Phases = s.phases
 	var err error
 	s.made, err = s.txn.Publish(s.Name, s.cfg, s.layers, s.Replace)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -193,7 +194,25 @@ func (d *Dump) Finish() (Stats, error) {
 	if err := d.verify(); err != nil {
 		return Stats{}, err
 	}
-	return readStats(d.o.Work)
+	stats, err := readStats(d.o.Work)
+	if err != nil && !d.o.LeaveRunning {
+		// The work directory may have gone with a snapshot that was published before its container ended.
+		return Stats{}, nil
+	}
+	return stats, err
+}
+
+// Frozen says with an error when the tasks are no longer held: CRIU has died under the dump, and what has been copied of
+// the container since may be of a later instant than its memory.
+func (d *Dump) Frozen() error {
+	state, err := proc.State(d.o.Pid)
+	if err == nil && !stopped(state) {
+		err = errDied
+	}
+	if err != nil {
+		return fmt.Errorf("process %d is not frozen any more: %w", d.o.Pid, err)
+	}
+	return nil
 }
 
 // Rollback abandons the dump: the tasks run again, also where LeaveRunning is not set. The images are of no use.

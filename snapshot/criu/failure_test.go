@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -119,7 +121,7 @@ func TestRefusedDumps(t *testing.T) {
 	})
 	t.Run("traced", func(t *testing.T) {
 		v := newVictim(t, "", 1)
-		err := onPrivateThread(func() error {
+		err := sys.Aside(func() error {
 			if err := syscall.PtraceAttach(v.pid); err != nil {
 				return err
 			}

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
 // defaultCache is where CRIU keeps its cache of kernel features unless it was built for another directory.
@@ -28,23 +29,12 @@ func (t Tool) start(cmd *exec.Cmd) error {
 	if target == "" {
 		target = defaultCache
 	}
-	return onPrivateThread(func() error {
+	return sys.Aside(func() error {
 		if err := unshareMounts(); err == nil {
 			_ = bindFile(t.Kerndat, target)
 		}
 		return cmd.Start()
 	})
-}
-
-// onPrivateThread runs f on a thread that ends with it, so that what f does to the thread's namespaces touches nobody
-// else. Processes started by f are children of the whole process and outlive the thread.
-func onPrivateThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the runtime then ends the thread
-		done <- f()
-	}()
-	return <-done
 }
 
 // unshareMounts gives the calling thread a mount namespace whose mounts do not reach any other.

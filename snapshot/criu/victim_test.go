@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"time"
 )
 
@@ -25,7 +27,7 @@ func findTool(t testing.TB) Tool {
 	if path == "" {
 		var err error
 		if path, err = exec.LookPath("criu"); err != nil {
-			t.Skip("no criu in PATH, and SNAPD_CTR_CRIU is not set")
+			t.Fatal("no criu: set SNAPD_CTR_CRIU, or run `make test`")
 		}
 	}
 	return Tool{Path: path}
@@ -137,7 +139,7 @@ func (v *victim) restoreOptions() RestoreOptions {
 func freshNetns(t testing.TB) *os.File {
 	t.Helper()
 	var file *os.File
-	ok(t, onPrivateThread(func() error {
+	ok(t, sys.Aside(func() error {
 		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 			return err
 		}

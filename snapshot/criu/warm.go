@@ -68,7 +68,7 @@ func (t Tool) cacheName() (string, error) {
 // probe has criu probe the kernel with a tmpfs, seen by nobody else, in the place where it then writes the cache.
 func (t Tool) probe(ctx context.Context, cache string) ([]byte, error) {
 	var content []byte
-	err := onPrivateThread(func() error {
+	err := sys.Aside(func() error {
 		if err := unshareMounts(); err != nil {
 			return err
 		}

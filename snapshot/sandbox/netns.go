@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -15,12 +16,13 @@ import (
 // and no process is in it.
 type Netns struct{ f *os.File }
 
-// NewNetns makes a network namespace with nothing in it but lo, which is up.
+// NewNetns makes a network namespace with nothing in it but lo, which is up. Multipath TCP is off in it: CRIU cannot
+// capture such sockets, Go programs listen on them wherever they can, and without them fall back to TCP by themselves.
 func NewNetns() (*Netns, error) {
 	n := new(Netns)
 	err := sys.InNewNetns(func(f *os.File) error {
 		n.f = f
-		return loopbackUp()
+		return errors.Join(loopbackUp(), multipathDown())
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make network namespace: %w", err), n.Close())
@@ -36,6 +38,19 @@ func loopbackUp() error {
 	}
 	defer h.Close()
 	return h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}) // lo is the first interface of all
+}
+
+// multipathDown turns multipath TCP off in the calling thread's network namespace, where the kernel has it.
+func multipathDown() error {
+	f, err := os.OpenFile("/proc/sys/net/mptcp/enabled", os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("0")
+	return errors.Join(err, f.Close())
 }
 
 // OpenNetns opens a network namespace by path, "/proc/PID/ns/net".

@@ -420,3 +420,34 @@ func FuzzApplyLayer(f *testing.F) {
 }
 
 func regular(name string) *tar.Header { return &tar.Header{Typeflag: tar.TypeReg, Name: name} }
+
+// TestLayersOnce has a layer twice, as the clone of a clone has that wrote nothing: overlayfs takes no directory twice.
+func TestLayersOnce(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	var digests []string
+	for _, name := range []string{"one", "two"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := store.WriteLayer(&b, dir); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.AddLayer(t.Context(), &b, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, d)
+	}
+	dirs, err := s.LayerDirs(t.Context(), snapshot.Base{Layers: []string{digests[0], digests[1], digests[0]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(dirs) != 2 {
+		t.Fatalf("%d directories, want each once", len(dirs))
+	}
+	if _, err := os.Stat(filepath.Join(dirs[0], "one")); err != nil {
+		t.Errorf("the topmost is not the one listed last: %v", err)
+	}
+}

@@ -161,15 +161,27 @@ func (s *Store) unpackParts(ctx context.Context, cfg snapshot.Config, layers []s
 			return nil, err
 		}
 	}
-	slices.Reverse(rc.Layers)
+	rc.Layers = topmost(rc.Layers)
 	return rc, nil
+}
+
+// topmost returns layers that are listed bottom first with the topmost first, each of them once: a layer that comes
+// again hides all of what lies below of itself, and overlayfs takes no directory twice.
+func topmost(layers []string) []string {
+	var out []string
+	for _, d := range slices.Backward(layers) {
+		if !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // LayerDirs unpacks the layers of a base, where that has not been done, and returns their directories, topmost first;
 // base.Dir is the last.
 func (s *Store) LayerDirs(ctx context.Context, base snapshot.Base) ([]string, error) {
 	var dirs []string
-	for _, d := range slices.Backward(base.Layers) {
+	for _, d := range topmost(base.Layers) {
 		if err := checkDigest(d); err != nil {
 			return nil, invalid("unpack layer", d, "", "%w", err)
 		}
