@@ -26,7 +26,7 @@ type Config struct {
 	ClosedTCP int             `json:"closed_tcp"`
 	Base      Base            `json:"base"`
 	Mounts    []Mount         `json:"mounts"`
-	Stdio     [3]string       `json:"stdio"`             // external resource of descriptor 0, 1, 2 of init ("pipe:[123]"), or ""
+	Stdio     [3]string       `json:"stdio"`             // external resource of descriptor 0, 1, 2 of init ("pipe:[123]", "file[1b:4d2]", "tty[8800:17]"), or ""
 	NetnsKey  string          `json:"netns_key"`         // inherit-fd key of the network namespace, "" when it is the host's
 	Spec      json.RawMessage `json:"spec,omitempty"`    // OCI runtime spec of the container
 	Volumes   []string        `json:"volumes,omitempty"` // SOURCE:TARGET[:ro], shared by all clones

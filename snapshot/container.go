@@ -40,6 +40,7 @@ type Container struct {
 	Engine   string `json:"engine,omitempty"`   // the engine that cloned it: "criu", "template"
 	// CloneMS is the time from the clone request's arrival at the shim until every process of the clone was running.
 	CloneMS float64 `json:"clone_ms,omitempty"`
+	Phases  []Phase `json:"phases,omitempty"` // where that time went
 
 	Hostname string   `json:"hostname"`
 	Network  Network  `json:"network"`

@@ -79,6 +79,7 @@ func (c *container) takeOver(got *restore.Result, began time.Time) error {
 	c.output.take(got.Stdout, "stdout")
 	c.output.take(got.Stderr, "stderr")
 	c.output.take(got.TTY, "stdout")
+	c.record.Phases = got.Phases
 	c.record.CloneMS = float64(time.Since(began).Microseconds()) / 1000
 	return c.ran()
 }

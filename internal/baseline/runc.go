@@ -31,22 +31,21 @@ func (r Runc) command(ctx context.Context, args ...string) *exec.Cmd {
 	return c
 }
 
-// do runs a command of runc to its end, with its output thrown away, and returns how long that took.
+// do runs a command of runc to its end and returns how long that took. A container inherits the command's input and
+// output: they are /dev/null, which CRIU can capture; what runc has to say goes to a log.
 func (r Runc) do(ctx context.Context, args ...string) (time.Duration, error) {
-	c := r.command(ctx, args...)
-	errOut, err := os.CreateTemp(r.Dir, "runc-")
+	log, err := os.CreateTemp(r.Dir, "runc-*.log")
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(errOut.Name())
-	defer errOut.Close()
-	// A file, not a pipe: the container inherits it, and a pipe would be waited for.
-	c.Stdout, c.Stderr = errOut, errOut
+	log.Close()
+	defer os.Remove(log.Name())
+	c := r.command(ctx, append([]string{"--log", log.Name()}, args...)...)
 	start := time.Now()
 	err = c.Run()
 	took := time.Since(start)
 	if err != nil {
-		b, _ := os.ReadFile(errOut.Name())
+		b, _ := os.ReadFile(log.Name())
 		return took, fmt.Errorf("runc %s: %w: %s", args[0], err, bytes.TrimSpace(b))
 	}
 	return took, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -126,6 +127,7 @@ func (u *Userfault) Copy(dst uint64, src []byte) (int, error) {
 		copied              int64
 	}{dst, uint64(uintptr(unsafe.Pointer(unsafe.SliceData(src)))), uint64(len(src)), 0, 0}
 	err := u.ioctl(uffdioCopy, unsafe.Pointer(&arg))
+	runtime.KeepAlive(src)
 	return int(max(arg.copied, 0)), err
 }
 
@@ -136,6 +138,20 @@ func (u *Userfault) Zero(dst, n uint64) error {
 		zeroed           int64
 	}{start: dst, len: n}
 	return u.ioctl(uffdioZeropage, unsafe.Pointer(&arg))
+}
+
+// Changing says whether the process is in the middle of a change of its memory whose event has not been read, or was
+// read only just now. Copy and Zero put nothing then.
+func (u *Userfault) Changing() (bool, error) {
+	// The kernel looks for changes first, and then finds the range empty.
+	err := u.Zero(0, 0)
+	switch {
+	case errors.Is(err, ErrMemoryChanged):
+		return true, nil
+	case errors.Is(err, unix.EINVAL):
+		return false, nil
+	}
+	return false, err
 }
 
 // Wake lets threads that wait for pages of [start, start+n) try again.

@@ -27,7 +27,12 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err := checkSnapshot(snap, r.Engine, goruntime.GOARCH); err != nil {
 		return nil, err
 	}
-	if _, err := l.warmTool(ctx); err != nil {
+	if r.Limits != nil && r.Limits.MemoryBytes > 0 && r.Limits.MemoryBytes < snap.Config.Memory.Bytes {
+		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
+			Err:  fmt.Errorf("a memory limit of %d bytes is less than the %d that its processes have from the start", r.Limits.MemoryBytes, snap.Config.Memory.Bytes),
+			Hint: "give -m at least that, and room to grow"}
+	}
+	if err := l.tool.Warm(ctx, l.cfg.Run); err != nil {
 		return nil, err
 	}
 	unpacked, err := l.store.Unpack(ctx, snap.ID)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -77,7 +78,7 @@ func busyboxRoot(t *testing.T, dir string) string {
 		}
 	}
 	writeFile(t, filepath.Join(dir, "bin/busybox"), b, 0o755)
-	for _, name := range []string{"sh", "sleep", "cat", "echo", "httpd", "hostname", "tty", "stty"} {
+	for _, name := range []string{"sh", "sleep", "cat", "echo", "httpd", "hostname", "awk"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +280,10 @@ func podmanWrapper(t *testing.T, dir string) string {
 exec %s --root %s/root --runroot %s/run --tmpdir %s/tmp --cgroup-manager cgroupfs --events-backend none --storage-driver overlay "$@"
 `, real, dir, dir, dir), 0o755)
 	t.Setenv("PATH", dir+"/bin:"+os.Getenv("PATH"))
-	t.Cleanup(func() { _ = sys.Unmount(dir + "/root/overlay") }) // podman may bind it to itself, and leaves it so
+	t.Cleanup(func() { // podman may bind it to itself, and leaves it so
+		for sys.Unmount(dir+"/root/overlay") == nil {
+		}
+	})
 	return dir + "/bin/podman"
 }
 
@@ -322,11 +326,25 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 		return err
 	})
 	command(t, "ctr", append(ctr, "image", "import", "--snapshotter", "overlayfs", engineArchive(t, dir))...)
+	cgroup := engineCgroup(t)
 	atEnd(t, "ctr", append(ctr, "container", "rm", "web")...)
 	atEnd(t, "ctr", append(ctr, "task", "rm", "-f", "web")...)
 	command(t, "ctr", append(ctr, "run", "-d", "--snapshotter", "overlayfs", "--runc-root", dir+"/runc", "--fifo-dir", dir+"/fifo",
-		"--cgroup", engineCgroup(t)+"/web", engineImage, "web", "sh", "-c", counting)...)
+		"--cgroup", cgroup+"/web", engineImage, "web", "sh", "-c", counting)...)
 	return "containerd:" + dir + "/state/io.containerd.runtime.v2.task/test/web"
+}
+
+// runcOnTerminal starts a container whose descriptors are a terminal of the test's, as those of `runc run` in a shell are.
+func runcOnTerminal(t *testing.T) (ref string) {
+	t.Helper()
+	master, slave, err := sys.OpenTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, master) }()
+	t.Cleanup(func() { slave.Close(); master.Close() })
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), slave.Fd())
+	return startRunc(t, "<"+path+" >"+path+" 2>&1", nil)
 }
 
 // startRunc starts a container with runc alone. redirect is where its descriptors lead, in the shell's notation.

@@ -77,14 +77,6 @@ func (l *Local) spawn(ctx context.Context, group string) (*shim.Client, error) {
 		Log: filepath.Join(l.cfg.Run, "shims", group+".log")})
 }
 
-// warmTool returns the tool with CRIU's cache of kernel facts, made on first use after a boot.
-func (l *Local) warmTool(ctx context.Context) (criu.Tool, error) {
-	if err := l.tool.Check(ctx); err != nil {
-		return criu.Tool{}, err
-	}
-	return l.tool.Warm(ctx, l.cfg.Run)
-}
-
 // Containers lists containers, newest first: those that run, or all.
 func (l *Local) Containers(_ context.Context, all bool) ([]*snapshot.Container, error) {
 	cs, err := l.records()
@@ -111,7 +103,10 @@ func (l *Local) records() ([]*snapshot.Container, error) {
 	cs := make([]*snapshot.Container, 0, len(read))
 	for _, c := range read {
 		if c.Status == snapshot.StatusRunning && !running(&c) {
-			if c, err = l.settle(c); err != nil {
+			c, err = l.settle(c)
+			if snapshot.KindOf(err) == snapshot.KindNotFound {
+				continue // removed meanwhile
+			} else if err != nil {
 				return nil, err
 			}
 		}

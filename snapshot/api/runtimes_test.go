@@ -18,7 +18,8 @@ import (
 )
 
 // counting is what the containers of other runtimes run: it counts into a file, which it serves, and says each number.
-const counting = `httpd -p 8080 -h /www; i=0; while :; do i=$((i+1)); echo $i > /www/count; echo $i; sleep 0.05; done`
+// With BIND set it serves on the container's own address alone.
+const counting = `httpd -p ${BIND:+$(awk -v h=$(hostname) '$2==h{print $1}' /etc/hosts):}8080 -h /www; i=0; while :; do i=$((i+1)); echo $i > /www/count; echo $i; sleep 0.05; done`
 
 // TestOtherRuntimes captures a container of each runtime that is not ours and lets clones of it count on.
 func TestOtherRuntimes(t *testing.T) {
@@ -29,17 +30,18 @@ func TestOtherRuntimes(t *testing.T) {
 	}{
 		{"docker", func(t *testing.T) string { return startDocker(t, "-m", "64m", "--pids-limit", "50") },
 			wanted{mode: "bridge", logs: true, limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 50}}},
+		{"docker-bound", func(t *testing.T) string { return startDocker(t, "-e", "BIND=yes") }, wanted{mode: "bridge", logs: true, alias: true}},
 		{"docker-terminal", func(t *testing.T) string { return startDocker(t, "-t") }, wanted{mode: "bridge", logs: true}},
 		{"podman-crun", func(t *testing.T) string { return startPodman(t, "crun", "-m", "64m") },
 			wanted{mode: "none", logs: true, limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 2048}}},
 		{"podman-runc", func(t *testing.T) string { return startPodman(t, "runc") },
 			wanted{mode: "none", logs: true, limits: snapshot.Limits{Pids: 2048}}},
 		{"containerd", startContainerd, wanted{mode: "none", logs: true}},
-		{"runc", func(t *testing.T) string { return startRunc(t, "</dev/null >/dev/null 2>&1", nil) }, wanted{mode: "none", logs: true}},
+		{"runc", func(t *testing.T) string { return startRunc(t, "</dev/null >/dev/null 2>&1", withSysctl) },
+			wanted{mode: "none", sysctl: map[string]string{"net/ipv4/ip_unprivileged_port_start": "77"}}},
 		{"runc-file", func(t *testing.T) string { return startRunc(t, "</dev/null >"+t.TempDir()+"/log 2>&1", nil) },
 			wanted{mode: "none", logs: true}},
-		{"runc-sysctl", func(t *testing.T) string { return startRunc(t, "</dev/null >/dev/null 2>&1", withSysctl) },
-			wanted{mode: "none", logs: true, sysctl: map[string]string{"net/ipv4/ip_unprivileged_port_start": "77"}}},
+		{"runc-terminal", runcOnTerminal, wanted{mode: "none", logs: true}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			svc, _ := open(t)
@@ -57,6 +59,7 @@ type wanted struct {
 	mode   string
 	logs   bool
 	limits snapshot.Limits
+	alias  bool // it answers on the original's address as well
 	sysctl map[string]string
 }
 
@@ -85,7 +88,10 @@ func captureForeign(t *testing.T, svc *api.Local, ref string, want wanted) {
 	for _, c := range clones {
 		countedTo(t, c.Pid, after+5)
 		checkForeignClone(ctx, t, svc, c, want)
-		if first := firstLogged(ctx, t, svc, c); want.logs && (first < before || first > after+1) {
+		if !want.logs {
+			continue
+		}
+		if first := firstLogged(ctx, t, svc, c); first < before || first > after+1 {
 			t.Errorf("%s goes on with %d, having stood between %d and %d", c.Name, first, before, after)
 		}
 	}
@@ -127,6 +133,9 @@ func checkForeignClone(ctx context.Context, t *testing.T, svc *api.Local, c *sna
 		if out, err := execOutput(ctx, svc, c, "cat", "/proc/sys/"+name); err != nil || out != value {
 			t.Errorf("%s: %s is %q, %v", c.Name, name, out, err)
 		}
+	}
+	if got := len(c.Network.Aliases) > 0; got != want.alias {
+		t.Errorf("%s has the aliases %v", c.Name, c.Network.Aliases)
 	}
 	if want.mode != "bridge" {
 		return

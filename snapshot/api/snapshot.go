@@ -58,8 +58,7 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 		}
 		req.Ready = w.run
 	}
-	tool, err := l.warmTool(ctx)
-	if err != nil {
+	if err := l.tool.Warm(ctx, l.cfg.Run); err != nil {
 		return nil, err
 	}
 	if own != nil {
@@ -67,7 +66,7 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 			return nil, err
 		}
 	}
-	got, err := (&capture.Capturer{Tool: tool, Store: l.store}).Capture(ctx, req)
+	got, err := (&capture.Capturer{Tool: l.tool, Store: l.store}).Capture(ctx, req)
 	if err != nil {
 		return nil, l.afterFailure(err, req.Source, own)
 	}

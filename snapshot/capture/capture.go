@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
@@ -207,19 +206,8 @@ func (s *session) plan(context.Context) error {
 	if err != nil {
 		return err
 	}
-	for fd := range s.cfg.Stdio {
-		s.cfg.Stdio[fd] = pipeOf(src.Pid, fd)
-	}
-	return nil
-}
-
-// pipeOf returns the name of the pipe that a descriptor is, "pipe:[INODE]", or "" when it is something else.
-func pipeOf(pid, fd int) string {
-	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
-	if err != nil || !strings.HasPrefix(link, "pipe:[") {
-		return ""
-	}
-	return link
+	s.cfg.Stdio, err = stdioOf(src.Pid)
+	return err
 }
 
 func sortedKeys(m map[string]string) []string {
@@ -240,7 +228,7 @@ func (s *session) freeze(ctx context.Context) error {
 			return err
 		}
 	}
-	external := sandbox.DumpExternals(s.cfg.Mounts)
+	external := append(sandbox.DumpExternals(s.cfg.Mounts), outside(s.cfg.Stdio)...)
 	inode, err := proc.NamespaceInode(s.Source.Pid, "net")
 	if err != nil {
 		return err

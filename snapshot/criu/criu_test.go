@@ -137,28 +137,46 @@ func noChildren(t *testing.T) {
 }
 
 func TestWarm(t *testing.T) {
-	v := newVictim(t, "", 1)
+	tool := findTool(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	ok(t, tool.Warm(t.Context(), dir))
+	notes, err := filepath.Glob(filepath.Join(dir, "criu-*"))
+	if err != nil || len(notes) != 1 {
+		t.Fatalf("notes: %v, %v", notes, err)
+	}
+	if cache := compiledCache(tool.Path); keepsCache(filepath.Dir(cache)) {
+		if fi, err := os.Stat(cache); err != nil || fi.Size() == 0 {
+			t.Errorf("CRIU has no cache at %s: %v", cache, err)
+		}
+	}
+	// With the note there, nothing is run again: a tool that cannot run does not matter.
+	broken := tool
+	broken.Launch = func(func() error) error { return errors.New("started") }
+	ok(t, broken.Warm(t.Context(), dir))
+	if err := (Tool{Path: filepath.Join(dir, "none")}).Warm(t.Context(), dir); snapshot.KindOf(err) != snapshot.KindUnsupported {
+		t.Errorf("a tool that is not there: %v", err)
+	}
+}
+
+// keepsCache says whether CRIU keeps a cache in dir: a tmpfs.
+func keepsCache(dir string) bool {
+	const tmpfs = 0x01021994
+	var st syscall.Statfs_t
+	return syscall.Statfs(dir, &st) == nil && st.Type == tmpfs
+}
+
+func TestCacheDirectoryOfOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
-	warm, err := v.tool.Warm(t.Context(), dir)
-	ok(t, err)
-	if fi, err := os.Stat(warm.Kerndat); err != nil || fi.Size() == 0 {
-		t.Fatalf("no cache: %v", err)
+	ok(t, ownCacheDir(dir))
+	ok(t, ownCacheDir(dir))
+	ok(t, os.Chmod(dir, 0o777))
+	if err := ownCacheDir(dir); snapshot.KindOf(err) != snapshot.KindUnsupported {
+		t.Errorf("a directory that all can write to: %v", err)
 	}
-	again, err := v.tool.Warm(t.Context(), dir)
-	if err != nil || again.Kerndat != warm.Kerndat {
-		t.Errorf("second time: %v, %v", again, err)
-	}
-	before := v.sums(v.pid)
-	v.tool = warm
-	v.dump(t.Context())
-	v.end()
-	r := mustRestore(t, v, v.restoreOptions())
-	if got := v.sums(r.Pid); got != before {
-		t.Errorf("memory is %s, was %s", got, before)
-	}
-	ok(t, os.WriteFile(warm.Kerndat, []byte("stale"), 0o600))
-	if _, err := warm.Version(t.Context()); err != nil {
-		t.Errorf("with a damaged cache: %v", err)
+	ok(t, os.Chmod(dir, 0o700))
+	ok(t, os.Chown(dir, 65534, 65534))
+	if err := ownCacheDir(dir); snapshot.KindOf(err) != snapshot.KindUnsupported {
+		t.Errorf("a directory of somebody else: %v", err)
 	}
 }
 

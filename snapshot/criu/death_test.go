@@ -162,9 +162,6 @@ func TestCancelledRestore(t *testing.T) {
 func TestNoDescriptorLeaks(t *testing.T) {
 	v := newVictim(t, "", 1)
 	netns := freshNetns(t)
-	warm, err := v.tool.Warm(t.Context(), t.TempDir())
-	ok(t, err)
-	v.tool = warm
 	cycle := func() {
 		o := v.dumpOptions()
 		o.Images = t.TempDir()

@@ -20,9 +20,14 @@ type PageRun struct {
 	Start, End uint64
 	File       string // in the images directory
 	Offset     int64
+	Wiped      bool // a child of a fork gets zeros instead (MADV_WIPEONFORK)
 }
 
+// wipedOnFork is MADV_WIPEONFORK in a mapping's set of advice.
+const wipedOnFork = 1 << 18
+
 // LazyPages returns, by process id in its own pid namespace, the memory that a restore with Lazy leaves to the pager.
+// Images that continue a parent dump have none: CRIU would leave the parent's pages to the pager as well.
 func (im *Images) LazyPages() (map[int][]PageRun, error) {
 	out := make(map[int][]PageRun)
 	for _, pid := range im.pids() {
@@ -30,13 +35,43 @@ func (im *Images) LazyPages() (map[int][]PageRun, error) {
 		if err != nil {
 			return nil, err
 		}
+		space, err := im.mm(pid)
+		if err != nil {
+			return nil, err
+		}
+		var wiped []span
+		for _, v := range space.GetVmas() {
+			if v.GetMadv()&wipedOnFork != 0 {
+				wiped = append(wiped, span{v.GetStart(), v.GetEnd()})
+			}
+		}
 		for _, r := range p.runs {
-			if r.present() && r.flags&flagLazy != 0 {
-				out[int(pid)] = append(out[int(pid)], PageRun{r.addr, r.end(), pagesName(p.pagesID), r.offset})
+			switch {
+			case r.flags&flagLazy == 0:
+			case r.flags&flagParent != 0:
+				return nil, corrupt(filepath.Join(im.dir, fmt.Sprintf("pagemap-%d.img", pid)), "continues a parent dump")
+			case r.present():
+				out[int(pid)] = append(out[int(pid)], pieces(r, pagesName(p.pagesID), wiped)...)
 			}
 		}
 	}
 	return out, nil
+}
+
+// pieces splits a run so that each piece lies in the spans, which ascend, or outside of them.
+func pieces(r run, file string, wiped []span) (out []PageRun) {
+	add := func(end uint64, in bool) {
+		if r.addr < end {
+			out = append(out, PageRun{r.addr, end, file, r.offset, in})
+			r = run{addr: end, pages: (r.end() - end) / pageSize, offset: r.offset + int64(end-r.addr)}
+		}
+	}
+	for _, w := range wiped {
+		add(min(w.start, r.end()), false)
+		add(min(w.end, r.end()), true)
+	}
+	add(r.end(), false)
+	return out
 }
 
 // rootCore returns the name of the core image of the root task.
@@ -86,21 +121,4 @@ func (im *Images) SetDiesWithParent() error {
 		return err
 	}
 	return os.Rename(path+".new", path)
-}
-
-// MountCache mounts the warm cache over the place where CRIU looks for it, for this whole process and its mount
-// namespace, which must be private, and returns a tool that needs no mount namespace of its own for each run.
-func (t Tool) MountCache() (Tool, error) {
-	if t.Kerndat == "" {
-		return t, nil
-	}
-	target := t.cache
-	if target == "" {
-		target = defaultCache
-	}
-	if err := bindFile(t.Kerndat, target); err != nil {
-		return t, err
-	}
-	t.Kerndat = ""
-	return t, nil
 }

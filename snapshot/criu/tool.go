@@ -18,15 +18,19 @@ import (
 // Tool is a criu binary and how it is run. It is a value: copies are independent, and any number of operations may
 // run at once.
 type Tool struct {
-	Path    string // the binary
-	Kerndat string // a file with CRIU's kernel feature cache, made by Warm; "" for none
+	Path string // the binary
 
 	// Launch, if not nil, is called with the function that starts criu. What CRIU restores counts the thread that called
-	// that function as its parent. It is not used while Kerndat is set.
+	// that function as its parent.
 	Launch func(start func() error) error
+}
 
-	// cache is where this binary looks for its cache: a constant compiled into it. "" means defaultCache.
-	cache string
+// start starts cmd on the thread that it is to be started on.
+func (t Tool) start(cmd *exec.Cmd) error {
+	if t.Launch != nil {
+		return t.Launch(cmd.Start)
+	}
+	return cmd.Start()
 }
 
 const (

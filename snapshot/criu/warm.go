@@ -15,44 +15,59 @@ import (
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
-// Warm returns a Tool that uses a cache of kernel features in dir, which saves each operation the time to probe them.
-// The cache is made if dir has none for this boot of the kernel and this build of the binary. Any number of processes
-// may call Warm on the same dir.
-func (t Tool) Warm(ctx context.Context, dir string) (Tool, error) {
+// defaultCache is where CRIU keeps its cache of kernel features unless it was built for another directory.
+const defaultCache = "/run/criu.kdat"
+
+// Warm checks the tool (see Check) and makes sure that CRIU has a cache of kernel features, which saves each operation
+// some 40 ms. Both are done once for this boot of the kernel and this build of the binary; a note in dir says that they
+// were. Any number of processes may call Warm on the same dir.
+//
+// CRIU keeps its cache only on a tmpfs, in a directory compiled into it; where that is not one it probes the kernel each
+// time. It trusts what it finds there, so Warm refuses a directory that others than root can write to.
+func (t Tool) Warm(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return t, err
+		return err
 	}
-	name, err := t.cacheName()
+	name, err := t.noteName()
 	if err != nil {
-		return t, err
+		return &snapshot.Error{Kind: snapshot.KindUnsupported, Op: "check", On: t.Path, Err: err, Hint: setupHint}
 	}
-	warm := Tool{Path: t.Path, Kerndat: filepath.Join(dir, name), cache: defaultCache}
-	if c := compiledCache(t.Path); c != "" {
-		warm.cache = c
+	note := filepath.Join(dir, name)
+	if _, err := os.Stat(note); err == nil {
+		return nil
 	}
-	lock, err := sys.LockFile(filepath.Join(dir, "kerndat.lock"))
+	lock, err := sys.LockFile(filepath.Join(dir, "criu.lock"))
 	if err != nil {
-		return t, err
+		return err
 	}
 	defer lock.Close()
-	if _, err := os.Stat(warm.Kerndat); err == nil {
-		return warm, nil
+	if _, err := os.Stat(note); err == nil {
+		return nil
 	}
-	content, err := t.probe(ctx, warm.cache)
+	if err := t.Check(ctx); err != nil {
+		return err
+	}
+	if err := ownCacheDir(filepath.Dir(compiledCache(t.Path))); err != nil {
+		return err
+	}
+	resp, err := t.ask(ctx, &rpc.CriuReq{
+		Type:     rpc.CriuReqType_FEATURE_CHECK.Enum(),
+		Features: &rpc.CriuFeatures{MemTrack: new(true)},
+	})
+	if err == nil && !resp.GetSuccess() {
+		err = errors.New("criu could not probe the kernel")
+	}
 	if err != nil {
-		return t, fmt.Errorf("make a kernel feature cache for %s: %w", t.Path, err)
+		return fmt.Errorf("have %s probe the kernel: %w", t.Path, err)
 	}
-	tmp := warm.Kerndat + ".new"
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
-		return t, err
-	}
-	return warm, os.Rename(tmp, warm.Kerndat)
+	return os.WriteFile(note, nil, 0o600)
 }
 
-// cacheName names the cache after all that it depends on.
-func (t Tool) cacheName() (string, error) {
+// noteName names the note after all that it depends on.
+func (t Tool) noteName() (string, error) {
 	fi, err := os.Stat(t.Path)
 	if err != nil {
 		return "", err
@@ -62,50 +77,40 @@ func (t Tool) cacheName() (string, error) {
 		return "", err
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d %s", boot, fi.Size(), fi.ModTime().UnixNano(), t.Path))
-	return hex.EncodeToString(sum[:8]) + ".kdat", nil
+	return "criu-" + hex.EncodeToString(sum[:8]), nil
 }
 
-// probe has criu probe the kernel with a tmpfs, seen by nobody else, in the place where it then writes the cache.
-func (t Tool) probe(ctx context.Context, cache string) ([]byte, error) {
-	var content []byte
-	err := sys.Aside(func() error {
-		if err := unshareMounts(); err != nil {
-			return err
-		}
-		run := filepath.Dir(cache)
-		if err := syscall.Mount("tmpfs", run, "tmpfs", 0, "mode=700"); err != nil {
-			return fmt.Errorf("mount a tmpfs over %s: %w", run, err)
-		}
-		resp, err := Tool{Path: t.Path}.ask(ctx, &rpc.CriuReq{
-			Type:     rpc.CriuReqType_FEATURE_CHECK.Enum(),
-			Features: &rpc.CriuFeatures{MemTrack: new(true)},
-		})
-		if err != nil {
-			return err
-		}
-		if !resp.GetSuccess() {
-			return errors.New("criu could not probe the kernel")
-		}
-		content, err = os.ReadFile(cache)
+// ownCacheDir makes the directory of CRIU's cache if it is missing, and refuses one that is not root's alone.
+func ownCacheDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make the directory of CRIU's cache: %w", err)
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
 		return err
-	})
-	return content, err
+	}
+	if !st.IsDir() || st.Mode().Perm()&0o022 != 0 || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		return &snapshot.Error{Kind: snapshot.KindUnsupported, Op: "check", On: dir,
+			Err:  errors.New("CRIU trusts what it finds there, and others than root can write to it"),
+			Hint: "find out who made it, and remove it"}
+	}
+	return nil
 }
 
 // compiledCache finds the path of the cache in a criu binary: a string constant that ends in "/criu.kdat".
 func compiledCache(binary string) string {
 	b, err := os.ReadFile(binary)
 	if err != nil {
-		return ""
+		return defaultCache
 	}
 	end := bytes.Index(b, []byte("/criu.kdat\x00"))
 	if end < 0 {
-		return ""
+		return defaultCache
 	}
 	start := bytes.LastIndexByte(b[:end], 0) + 1
 	path := string(b[start:end]) + "/criu.kdat"
-	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		return ""
+	if !filepath.IsAbs(path) {
+		return defaultCache
 	}
-	return path
+	return filepath.Clean(path)
 }

@@ -17,11 +17,12 @@ type Run struct {
 	Start, End uint64
 	File       string // name in the images directory
 	Offset     int64
+	Wiped      bool // a child of a fork gets zeros (MADV_WIPEONFORK)
 }
 
 // Image is the memory of a snapshot's tasks, mapped once and shared by all clones.
 type Image struct {
-	tasks map[int][]segment
+	tasks map[int]segments
 	files [][]byte
 
 	mu      sync.Mutex
@@ -37,7 +38,7 @@ type touch struct {
 
 // Open maps the page files in dir. runs holds, for each task by its id in its own pid namespace, what is to be served.
 func Open(dir string, runs map[int][]Run) (*Image, error) {
-	im := &Image{tasks: make(map[int][]segment), working: make(map[touch]bool)}
+	im := &Image{tasks: make(map[int]segments), working: make(map[touch]bool)}
 	index := make(map[string]int)
 	for task, rs := range runs {
 		for _, r := range rs {
@@ -53,7 +54,7 @@ func Open(dir string, runs map[int][]Run) (*Image, error) {
 			if r.End <= r.Start || r.Offset < 0 || uint64(r.Offset)+(r.End-r.Start) > uint64(len(im.files[i])) {
 				return nil, errors.Join(fmt.Errorf("%s: pages %#x-%#x at %d lie outside of it", r.File, r.Start, r.End, r.Offset), im.Close())
 			}
-			im.tasks[task] = append(im.tasks[task], segment{r.Start, r.End, im.files[i][r.Offset:]})
+			im.tasks[task] = append(im.tasks[task], segment{r.Start, r.End, im.files[i][r.Offset:], r.Wiped})
 		}
 		slices.SortFunc(im.tasks[task], bySegmentStart)
 	}

@@ -10,11 +10,31 @@ import (
 type segment struct {
 	start, end uint64
 	data       []byte
+	wiped      bool // a child of a fork gets zeros instead
 }
 
 func bySegmentStart(a, b segment) int { return cmp.Compare(a.start, b.start) }
 
-func (s segment) bytes() []byte { return s.data[:s.end-s.start] }
+func (s segment) size() uint64  { return s.end - s.start }
+func (s segment) bytes() []byte { return s.data[:s.size()] }
+
+// from returns the segment without what lies below start.
+func (s segment) from(start uint64) segment {
+	s.start, s.data = start, s.data[start-s.start:]
+	return s
+}
+
+// to returns the segment without what lies at end and above.
+func (s segment) to(end uint64) segment {
+	s.end = end
+	return s
+}
+
+// at returns the segment at another address.
+func (s segment) at(start uint64) segment {
+	s.start, s.end = start, start+s.size()
+	return s
+}
 
 // segments is what is missing in one address space, sorted and without overlaps.
 type segments []segment
@@ -28,12 +48,12 @@ func (ss *segments) cut(start, end uint64) segments {
 	for ; j < len(list) && list[j].start < end; j++ {
 		s := list[j]
 		if s.start < start {
-			rest = append(rest, segment{s.start, start, s.data})
-			s = segment{start, s.end, s.data[start-s.start:]}
+			rest = append(rest, s.to(start))
+			s = s.from(start)
 		}
 		if s.end > end {
-			rest = append(rest, segment{end, s.end, s.data[end-s.start:]})
-			s.end = end
+			rest = append(rest, s.from(end))
+			s = s.to(end)
 		}
 		taken = append(taken, s)
 	}
@@ -49,21 +69,10 @@ func (ss *segments) put(more segments) {
 	}
 }
 
-// move shifts what is missing of [start, end) to to, as mremap moves memory.
-func (ss *segments) move(start, end, to uint64) {
-	moved := ss.cut(start, end)
-	ss.cut(to, to+(end-start))
-	for i := range moved {
-		moved[i].start += to - start
-		moved[i].end += to - start
+// replace adds segments in place of what is there.
+func (ss *segments) replace(more segments) {
+	for _, s := range more {
+		ss.cut(s.start, s.end)
 	}
-	ss.put(moved)
-}
-
-// bytes returns how much is missing.
-func (ss segments) bytes() (n uint64) {
-	for _, s := range ss {
-		n += s.end - s.start
-	}
-	return n
+	ss.put(more)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,7 +124,11 @@ func (s *Session) accept() {
 	defer conn.Close()
 	s.mu.Lock()
 	s.conn = conn
+	closed := s.closed
 	s.mu.Unlock()
+	if closed {
+		return
+	}
 	if err := s.converse(conn); err != nil {
 		s.fail(err)
 	}
@@ -151,7 +156,7 @@ func (s *Session) converse(conn *net.UnixConn) error {
 			return fmt.Errorf("userfaultfd of task %d: %w", task, err)
 		}
 		s.run(&space{session: s, task: task, u: sys.NewUserfault(f),
-			missing: append(segments(nil), s.pager.image.tasks[task]...), working: s.pager.image.workingSet(task)})
+			owed: owed{missing: slices.Clone(s.pager.image.tasks[task])}, working: s.pager.image.workingSet(task)})
 	}
 }
 

@@ -2,7 +2,7 @@ package pager
 
 import (
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
@@ -19,6 +19,8 @@ const (
 	early = time.Second
 	// patience is how long a space that may not fill waits before it asks again.
 	patience = time.Millisecond
+	// turn is how long a thread whose event has been read is given to go on, before another look at the memory.
+	turn = 50 * time.Microsecond
 )
 
 // space serves one address space. Only its own goroutine touches it.
@@ -26,7 +28,7 @@ type space struct {
 	session *Session
 	task    int // 0 for a child that was forked later
 	u       *sys.Userfault
-	missing segments
+	owed    owed
 	faults  []uint64 // touched, not yet served
 	working []uint64 // windows to fill first
 }
@@ -44,7 +46,9 @@ func (s *space) serve() error {
 			s.happened(e)
 		}
 		wait = 0
-		err = s.answer()
+		if err = s.settle(); err == nil {
+			err = s.answer()
+		}
 		if err == nil && len(events) == 0 {
 			var done, did bool
 			if done, did, err = s.fill(); done {
@@ -56,6 +60,8 @@ func (s *space) serve() error {
 		switch {
 		case errors.Is(err, sys.ErrProcessGone):
 			return nil
+		case errors.Is(err, sys.ErrMemoryChanged) && len(events) == 0:
+			wait = turn
 		case err != nil && !errors.Is(err, sys.ErrMemoryChanged):
 			return err
 		}
@@ -69,13 +75,54 @@ func (s *space) happened(e sys.UserfaultEvent) {
 	case sys.UserfaultMissing:
 		s.faults = append(s.faults, e.Start&^(pageSize-1))
 	case sys.UserfaultFork:
-		child := &space{session: s.session, u: e.Child, missing: slices.Clone(s.missing)}
-		s.session.run(child)
+		s.session.run(&space{session: s.session, u: e.Child, owed: s.owed.forked()})
 	case sys.UserfaultRemap:
-		s.missing.move(e.Start, e.End, e.To)
-	case sys.UserfaultRemove, sys.UserfaultUnmap:
-		s.missing.cut(e.Start, e.End)
+		s.owed.moved(e.Start, e.End, e.To)
+	case sys.UserfaultRemove:
+		s.owed.removed(e.Start, e.End)
+	case sys.UserfaultUnmap:
+		s.owed.unmapped(e.Start, e.End)
 	}
+}
+
+// settle puts memory that was moved to where it is now. Until that is done no other page may be put: one that seems to be
+// of zeros may be one that was moved. It stops with ErrMemoryChanged when events must be read first.
+func (s *space) settle() error {
+	for len(s.owed.claims) > 0 {
+		c := s.owed.claims[0]
+		s.owed.claims = s.owed.claims[1:]
+		n, err := s.tryPlaces(c)
+		if n < c.size() {
+			s.owed.claims = append(s.owed.claims, c.split(n))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.owed.settled()
+	return nil
+}
+
+// tryPlaces puts a claim where it belongs and returns how much of it is done with.
+func (s *space) tryPlaces(c claim) (done uint64, err error) {
+	for done < c.size() {
+		n := uint64(pageSize)
+		for _, p := range c.places {
+			if p.left {
+				continue
+			}
+			n, err = s.put(c.from(c.start + done).at(p.addr + done))
+			if err == nil || !errors.Is(err, sys.ErrAddressGone) {
+				break
+			}
+			n = pageSize
+		}
+		if err != nil && !errors.Is(err, sys.ErrAddressGone) {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
 }
 
 // answer serves the pages that were touched. It stops with ErrMemoryChanged when events must be read first.
@@ -86,16 +133,17 @@ func (s *space) answer() error {
 		if s.task != 0 && s.session.isEarly() {
 			s.session.pager.image.touched(touch{s.task, start})
 		}
-		if err := s.copy(s.missing.cut(start, start+window)); err != nil {
+		if err := s.copy(s.owed.missing.cut(start, start+window)); err != nil {
 			return err
 		}
-		// A page that the snapshot does not have is one of zeros. One that is there by now needs only the wake-up.
-		switch err := s.u.Zero(addr, pageSize); {
-		case errors.Is(err, sys.ErrPagePresent):
+		// A page that the snapshot does not have is one of zeros. One that is there by now needs only the wake-up, and
+		// so does a thread that touched what is no longer mapped: it gets its signal.
+		switch err := s.gone(s.u.Zero(addr, pageSize)); {
+		case errors.Is(err, sys.ErrPagePresent), errors.Is(err, sys.ErrAddressGone):
 			if err := s.u.Wake(addr, pageSize); err != nil {
 				return err
 			}
-		case err != nil && !errors.Is(err, sys.ErrAddressGone):
+		case err != nil:
 			return err
 		}
 		s.faults = s.faults[1:]
@@ -112,12 +160,14 @@ func (s *space) fill() (done, did bool, err error) {
 	for len(s.working) > 0 {
 		start := s.working[0]
 		s.working = s.working[1:]
-		if got := s.missing.cut(start, start+window); len(got) > 0 {
+		if got := s.owed.missing.cut(start, start+window); len(got) > 0 {
 			return false, true, s.copy(got)
 		}
 	}
-	if len(s.missing) == 0 {
-		return true, false, nil
+	if s.owed.nothing() {
+		// A fork may be under way whose child misses what this process has since unmapped.
+		changing, err := s.u.Changing()
+		return !changing && err == nil, false, err
 	}
 	if !s.session.mayFill() {
 		return false, false, nil
@@ -128,42 +178,57 @@ func (s *space) fill() (done, did bool, err error) {
 	default:
 		return false, false, nil
 	}
-	start := s.missing[0].start
-	return false, true, s.copy(s.missing.cut(start, start+fillChunk))
+	start := s.owed.missing[0].start
+	return false, true, s.copy(s.owed.missing.cut(start, start+fillChunk))
 }
 
 // copy puts segments into the memory. What could not be put because the memory is being changed is missing again.
 func (s *space) copy(todo segments) error {
 	for i, seg := range todo {
-		rest, err := s.put(seg)
-		if err != nil {
-			s.missing.put(append(segments{rest}, todo[i+1:]...))
-			return err
+		for seg.start < seg.end {
+			n, err := s.put(seg)
+			if errors.Is(err, sys.ErrAddressGone) && s.task == 0 {
+				n, err = pageSize, nil // not all memory is inherited
+			}
+			if err != nil {
+				s.owed.missing.put(append(segments{seg}, todo[i+1:]...))
+				if errors.Is(err, sys.ErrAddressGone) {
+					err = fmt.Errorf("task %d: page %#x: %w", s.task, seg.start, err)
+				}
+				return err
+			}
+			seg = seg.from(seg.start + n)
 		}
 	}
 	return nil
 }
 
-// put puts one segment into the memory and returns what it did not come to.
-func (s *space) put(seg segment) (rest segment, err error) {
-	most := seg.end - seg.start
-	for seg.start < seg.end {
-		piece := seg.bytes()[:min(most, seg.end-seg.start)]
+// put puts as much of the segment's beginning as the kernel takes at once, and returns how much that is; nothing with an
+// error.
+func (s *space) put(seg segment) (uint64, error) {
+	for piece := seg.bytes()[:min(seg.size(), fillChunk)]; ; {
 		n, err := s.u.Copy(seg.start, piece)
-		switch {
+		switch err = s.gone(err); {
 		case err == nil || n > 0:
+			return uint64(n), nil
+		case errors.Is(err, sys.ErrPagePresent):
+			return pageSize, nil
 		case errors.Is(err, sys.ErrAddressGone) && len(piece) > pageSize:
 			// The kernel takes no piece that reaches over the end of a mapping.
-			most = max(uint64(len(piece))/2&^(pageSize-1), pageSize)
-			continue
-		case errors.Is(err, sys.ErrPagePresent), errors.Is(err, sys.ErrAddressGone):
-			// CRIU put the page there itself, as it does with stacks, or restored the whole mapping.
-			n = pageSize
+			piece = piece[:max(len(piece)/2&^(pageSize-1), pageSize)]
 		default:
-			return seg, err
+			return 0, err
 		}
-		seg = segment{seg.start + uint64(n), seg.end, seg.data[n:]}
-		most = seg.end - seg.start
 	}
-	return seg, nil
+}
+
+// gone checks ErrAddressGone: what seems to be gone may just have been moved.
+func (s *space) gone(err error) error {
+	if !errors.Is(err, sys.ErrAddressGone) {
+		return err
+	}
+	if changing, cerr := s.u.Changing(); changing || cerr != nil {
+		return errors.Join(cerr, sys.ErrMemoryChanged)
+	}
+	return err
 }

@@ -8,11 +8,8 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -92,9 +89,11 @@ type session struct {
 	r   shim.CloneRequest
 	out Result
 
+	born      bool       // the clone's processes are born in its cgroup
 	work      string     // CRIU's work directory
 	externals []string   // mounts, in CRIU's restore syntax
 	write     []*os.File // the clone's ends of its output pipes
+	terminal  *os.File   // the clone's end of the terminal that takes the place of one of the captured host, nil without
 }
 
 func (s *session) timed(e snapshot.Effect, undoing bool, do func() error) error {
@@ -127,7 +126,8 @@ func (s *session) rootfs(context.Context) error {
 func (s *session) unmount(context.Context) error { return sandbox.Unmount(s.rootfsDir()) }
 
 func (s *session) cgroup(context.Context) error {
-	c, err := sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits)
+	// The limits come last: CRIU is born in the cgroup, and they are not for it.
+	c, err := sandbox.NewCgroup(s.r.Record.Cgroup, snapshot.Limits{})
 	s.out.Cgroup = c
 	return err
 }
@@ -139,43 +139,6 @@ func (s *session) rmCgroup(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return errors.Join(s.out.Cgroup.Kill(ctx), s.out.Cgroup.Remove())
-}
-
-// netns makes the clone's network namespace. On a bridge the clone gets an address of its own; addresses that its
-// processes are bound to come along as aliases.
-func (s *session) netns(context.Context) error {
-	cfg := &s.r.Config
-	s.out.Network = s.r.Record.Network
-	if cfg.NetnsKey == "" {
-		return nil
-	}
-	ns, err := sandbox.NewNetns()
-	if err != nil {
-		return err
-	}
-	s.out.Netns = ns
-	if s.r.Record.Network.Mode != "bridge" {
-		return nil
-	}
-	var bound []snapshot.Listener
-	for _, l := range cfg.Listeners {
-		if slices.Contains(cfg.Network.Aliases, l.Address) {
-			bound = append(bound, l)
-		}
-	}
-	s.out.Network, err = s.Bridge.Attach(ns, s.id, cfg.Network.Aliases, bound)
-	return err
-}
-
-func (s *session) rmNetns(context.Context) error {
-	var err error
-	if s.out.Netns != nil {
-		err = s.out.Netns.Close()
-	}
-	if s.r.Record.Network.Mode == "bridge" {
-		err = errors.Join(err, s.Bridge.Release(s.id))
-	}
-	return err
 }
 
 func (s *session) mounts(context.Context) error {
@@ -190,63 +153,6 @@ func (s *session) mounts(context.Context) error {
 
 func (s *session) rmMounts(context.Context) error { return sandbox.RemoveMounts(s.mountsDir()) }
 
-func (s *session) stdio(context.Context) error {
-	for _, read := range []**os.File{&s.out.Stdout, &s.out.Stderr} {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return fmt.Errorf("pipe for the output of %s: %w", s.id, err)
-		}
-		*read = r
-		s.write = append(s.write, w)
-	}
-	return nil
-}
-
-func (s *session) closeStdio(context.Context) error {
-	for _, f := range []*os.File{s.out.Stdout, s.out.Stderr, s.out.TTY} {
-		if f != nil {
-			f.Close()
-		}
-	}
-	return nil
-}
-
-// closeOurEnds closes the ends that only the clone may hold: its output ends when it does.
-func (s *session) closeOurEnds() {
-	for _, f := range s.write {
-		f.Close()
-	}
-}
-
-// inherit lists the descriptors that the clone gets from us in place of those which the container had from outside.
-func (s *session) inherit() (fds []criu.InheritFD, closers []io.Closer, err error) {
-	seen := make(map[string]bool)
-	add := func(key string, f *os.File) {
-		if key != "" && !seen[key] {
-			seen[key] = true
-			fds = append(fds, criu.InheritFD{Key: key, File: f})
-		}
-	}
-	cfg := &s.r.Config
-	if s.out.Netns != nil {
-		add(cfg.NetnsKey, s.out.Netns.File())
-	}
-	for i, f := range s.write {
-		add(cfg.Stdio[i+1], f)
-	}
-	if cfg.Stdio[0] != "" && !seen[cfg.Stdio[0]] {
-		// The clone's input is at its end from the start: nobody writes to it.
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, nil, err
-		}
-		w.Close()
-		add(cfg.Stdio[0], r)
-		closers = append(closers, r)
-	}
-	return fds, closers, nil
-}
-
 func (s *session) restore(ctx context.Context) error {
 	fds, closers, err := s.inherit()
 	if err != nil {
@@ -257,11 +163,11 @@ func (s *session) restore(ctx context.Context) error {
 			c.Close()
 		}
 	}()
-	got, err := s.Tool.Restore(ctx, criu.RestoreOptions{
+	got, err := s.tool().Restore(ctx, criu.RestoreOptions{
 		Images: s.r.Images, Work: s.work, Root: s.rootfsDir(),
 		External: s.externals, Inherit: fds, TCPClose: true, Lazy: s.out.Memory != nil,
 		// No hardware breakpoints: arming them costs 10 ms in virtual machines, and system call stops do the same.
-		Env:     []string{"CRIU_FAULT=130"},
+		Env: []string{"CRIU_FAULT=130"}, LogLevel: 4,
 		PidFile: os.Getenv(pidFileVariable),
 		OnSetup: s.onSetup,
 		OnReady: s.onReady,
@@ -278,16 +184,23 @@ func (s *session) restore(ctx context.Context) error {
 // pidFileVariable names the file to which a test wants CRIU's process id written.
 const pidFileVariable = "SNAPD_CTR_CRIU_PIDFILE"
 
-// onSetup places the clone's first process in its cgroup, before it has any memory, so that all of it is charged there.
+// onSetup places the clone's first process in its cgroup, before it has any memory, so that all of it is charged there,
+// where it was not born in it.
 func (s *session) onSetup(pid int) error {
-	if err := s.out.Cgroup.Place(pid); err != nil {
-		return err
+	if !s.born {
+		if err := s.out.Cgroup.Place(pid); err != nil {
+			return err
+		}
 	}
 	return fault.Point("clone.setup")
 }
 
 // onReady makes the last changes before the clone's first instruction.
 func (s *session) onReady(pid int) error {
+	if err := s.out.Cgroup.SetLimits(s.r.Record.Limits); err != nil {
+		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "limit", On: s.r.Record.Name, Err: err,
+			Hint: "the clone's memory is that of the snapshot from its first instant: give it at least as much"}
+	}
 	if err := sys.SetHostname(pid, s.r.Record.Hostname); err != nil {
 		return err
 	}

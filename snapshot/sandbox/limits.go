@@ -29,6 +29,17 @@ func (c *Cgroup) create(l snapshot.Limits) error {
 	return m.Set(config.Resources)
 }
 
+// limit sets the limits of a cgroup that exists.
+func (c *Cgroup) limit(l snapshot.Limits) error {
+	config := &cgroups.Cgroup{Path: c.path, Resources: resources(l)}
+	config.SkipDevices = true // they are set when the cgroup is made
+	m, err := c.manager(config)
+	if err != nil {
+		return err
+	}
+	return m.Set(config.Resources)
+}
+
 func (c *Cgroup) manager(config *cgroups.Cgroup) (cgroups.Manager, error) {
 	paths := make(map[string]string)
 	for name, mount := range c.hierarchies {
