@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/baseline"
+	"github.com/snapd-ctr/snapd-ctr/bench/baseline"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
@@ -40,8 +40,9 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "file for the figures as JSON")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

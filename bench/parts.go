@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/baseline"
+	"github.com/snapd-ctr/snapd-ctr/bench/baseline"
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"

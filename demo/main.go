@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/baseline"
+	"github.com/snapd-ctr/snapd-ctr/bench/baseline"
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 )
 
@@ -30,8 +30,9 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}

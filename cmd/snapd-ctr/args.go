@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -30,7 +31,7 @@ func arrange(app *cli.App, args []string) (arranged, error) {
 		err = p.checkCount()
 	}
 	if p.out.command != nil {
-		p.out.argv = append(p.globals, p.out.path...)
+		p.out.argv = slices.Concat(p.globals, p.out.path)
 		p.out.argv = append(p.out.argv, p.locals...)
 		p.out.argv = append(append(p.out.argv, "--"), p.positional...)
 	}

@@ -61,10 +61,10 @@ func overlayIn(dir string) (err error) {
 		return err
 	}
 	if b, err := os.ReadFile(at("upper", "changed")); err != nil || string(b) != "new" {
-		return fmt.Errorf("a file changed in the overlay did not arrive in its upper directory (%v)", err)
+		return fmt.Errorf("a file changed in the overlay did not arrive in its upper directory (%w)", err)
 	}
 	if fi, err := os.Lstat(at("upper", "deleted")); err != nil || fi.Mode()&fs.ModeCharDevice == 0 {
-		return fmt.Errorf("a file deleted in the overlay left no whiteout in its upper directory (%v)", err)
+		return fmt.Errorf("a file deleted in the overlay left no whiteout in its upper directory (%w)", err)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func TryCloneSetTID() error {
 	pid, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
 	switch {
 	case errno == 0 && pid == 0:
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0) // cannot be: the id is ours
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0) // cannot be: the id is ours
 		return nil
 	case errno == unix.EEXIST:
 		return nil

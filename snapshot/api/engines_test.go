@@ -50,11 +50,15 @@ func engineDir(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		b, _ := os.ReadFile("/proc/self/mountinfo")
+		var left []string
 		for line := range strings.Lines(string(b)) {
 			if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
 				t.Errorf("left mounted: %s", f[4])
-				defer func() { _ = sys.Unmount(f[4]) }()
+				left = append(left, f[4])
 			}
+		}
+		for _, m := range slices.Backward(left) {
+			_ = sys.Unmount(m)
 		}
 		if err := errors.Join(sys.Unmount(dir), os.Remove(dir)); err != nil {
 			t.Error(err)

@@ -13,17 +13,16 @@ func execIn(ctx context.Context, client *shim.Client, id string, r ExecRequest) 
 	if r.TTY {
 		return execTerminal(ctx, client, id, q, r)
 	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
 	files := []*os.File{r.Stdin, r.Stdout, r.Stderr}
 	for i, f := range files {
-		if f != nil {
-			continue
+		if f == nil {
+			files[i] = null
 		}
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return 0, err
-		}
-		defer null.Close()
-		files[i] = null
 	}
 	return client.Exec(ctx, id, q, files, nil)
 }

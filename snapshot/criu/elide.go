@@ -17,7 +17,8 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
-// ElideZeros rewrites the images in dir so that pages which hold only zeros are neither stored nor mentioned, where CRIU
+// ElideZeros rewrites the images in dir so that pages which hold only zeros are neither stored nor mentioned, where they
+// are a twentieth of all or more and CRIU
 // restores a page that it knows nothing of as zeros: in private anonymous mappings and in shared memory, not in private
 // mappings of files, where such a page shows the file. Images that continue a parent dump are left alone.
 //
@@ -109,6 +110,10 @@ func plainAnonymous(v *vma.VmaEntry) bool {
 		f&mapAnonymous != 0 && f&(mapShared|mapHuge) == 0
 }
 
+// worthwhile is the part of a pages file that must be zeros, one in so many, for the file to be written again without
+// them: to copy a hundred megabytes for the sake of one takes longer than it saves.
+const worthwhile = 20
+
 // elide drops the zero pages of one pagemap that lie within ranges and returns how many there were. The pages that stay
 // go to a new pages file; the rename of the new pagemap, which refers to it, is the moment of change.
 func elide(dir, name string, p *pagemap, ranges []span, id uint32) (int64, error) {
@@ -118,7 +123,7 @@ func elide(dir, name string, p *pagemap, ranges []span, id uint32) (int64, error
 	}
 	defer data.Close()
 	thin, keep, zeros := withoutZeros(p, data, ranges)
-	if zeros == 0 {
+	if zeros*worthwhile < p.stored() || zeros == 0 {
 		return 0, nil
 	}
 	thin.pagesID = id

@@ -186,7 +186,7 @@ func FuzzLoadFile(f *testing.F) {
 			case v1.MediaTypeImageLayerZstd:
 				format = zstandard
 			}
-			if err := inspectTar(t.Context(), strings.NewReader(string(blob)), format, ""); err != nil && err != io.EOF {
+			if err := inspectTar(t.Context(), strings.NewReader(string(blob)), format, ""); err != nil && !errors.Is(err, io.EOF) {
 				t.Errorf("stored a layer that is unsound: %v", err)
 			}
 		}

@@ -54,7 +54,7 @@ func (l *loader) addLayer(ctx context.Context, want layer, r io.Reader) (string,
 	if in.err == nil && err == nil { // a store may stop early when it has the layer already
 		_, _ = io.Copy(io.Discard, in)
 	}
-	if in.err != nil && in.err != io.EOF { // the cause of whatever the store says
+	if in.err != nil && !errors.Is(in.err, io.EOF) { // the cause of whatever the store says
 		return "", named(want.name, in.err)
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func (in *inspector) Read(p []byte) (int, error) {
 // close ends the inspection, whether the layer was read to its end or not.
 func (in *inspector) close() {
 	in.pipe.CloseWithError(errors.New("abandoned"))
-	<-in.verdict
+	<-in.verdict //nolint:errcheck // of a layer that nobody wants any more
 }
 
 func inspectTar(ctx context.Context, r io.Reader, format compression, diffID digest.Digest) error {

@@ -130,7 +130,7 @@ type remoteBody struct {
 
 func (b *remoteBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = faultf(snapshot.KindUnreachable, "try again", "the connection to %s broke: %w", b.from.repo.Reference.Registry, err)
 	}
 	return n, err

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -247,7 +248,7 @@ func TestUntrustedCertificate(t *testing.T) {
 	defer r.close()
 	r.repo.PlainHTTP = false
 	_, err = r.repo.Resolve(t.Context(), "latest")
-	if f, ok := r.explain(err).(*fault); !ok || f.kind != snapshot.KindUnreachable || !strings.Contains(f.hint, "certificates") {
+	if f, ok := errors.AsType[*fault](r.explain(err)); !ok || f.kind != snapshot.KindUnreachable || !strings.Contains(f.hint, "certificates") {
 		t.Errorf("an untrusted certificate gives %v", err)
 	}
 }

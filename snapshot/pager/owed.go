@@ -31,6 +31,7 @@ type place struct {
 
 // moved notes that mremap has moved [start, end).
 func (o *owed) moved(start, end, to uint64) {
+	o.displace(to, to+(end-start))
 	taken := o.displaced.cut(start, end)
 	if len(taken) == 0 {
 		o.each(start, end, func(c *claim, i int) {
@@ -41,7 +42,6 @@ func (o *owed) moved(start, end, to uint64) {
 		})
 	}
 	taken = append(taken, o.missing.cut(start, end)...)
-	o.displace(to, to+(end-start))
 	for _, s := range taken {
 		o.claims = append(o.claims, claim{[]place{{addr: s.start - start + to}}, s})
 	}
@@ -51,10 +51,10 @@ func (o *owed) moved(start, end, to uint64) {
 func (o *owed) displace(start, end uint64) {
 	o.displaced.replace(o.missing.cut(start, end))
 	o.each(start, end, func(c *claim, i int) {
-		at := c.places[i].addr
+		at := c.places[i]
 		c.places = slices.Delete(c.places, i, i+1)
-		if len(c.places) == 0 {
-			o.displaced.replace(segments{c.at(at)})
+		if !at.left && !slices.ContainsFunc(c.places, func(p place) bool { return !p.left }) {
+			o.displaced.replace(segments{c.at(at.addr)})
 		}
 	})
 	o.dropHomeless()

@@ -182,7 +182,7 @@ func TestAttachReaches(t *testing.T) {
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink", Flags: net.FlagUp}, PeerName: "eth0", PeerNamespace: netlink.NsFd(far.File().Fd())}))
 	up, err := netlink.LinkByName("uplink")
 	must(t, err)
-	defer netlink.LinkDel(up)
+	defer func() { _ = netlink.LinkDel(up) }()
 	must(t, netlink.AddrAdd(up, address(netip.MustParseAddr("192.0.2.1"), 24)))
 	must(t, sys.InNetns(far.File(), func() error {
 		l, err := netlink.LinkByName("eth0")

@@ -121,7 +121,7 @@ func TestMountOverlay(t *testing.T) {
 	must(t, os.Chmod(lower[0], 0o751))
 	target := filepath.Join(dir, "rootfs")
 	must(t, MountOverlay(target, lower, filepath.Join(dir, "upper"), filepath.Join(dir, "work")))
-	defer Unmount(target)
+	defer func() { _ = Unmount(target) }()
 	b, err := os.ReadFile(target + "/file")
 	must(t, err)
 	if string(b) != "top" {

@@ -83,7 +83,7 @@ func serveAndAsk(t *testing.T, s *specs.Spec, address string, ask func(context.C
 		answer, err := ask(ctx, address)
 		if err == nil {
 			_ = r.command(ctx, "kill", r.id, "KILL").Run()
-			<-ended
+			t.Logf("ended: %v", <-ended)
 			return answer
 		}
 		select {
@@ -91,7 +91,7 @@ func serveAndAsk(t *testing.T, s *specs.Spec, address string, ask func(context.C
 			t.Fatalf("the server ended: %v\n%s", failed, log.String())
 		case <-ctx.Done():
 			_ = r.command(context.Background(), "kill", r.id, "KILL").Run()
-			<-ended
+			t.Logf("ended: %v", <-ended)
 			t.Fatalf("no answer: %v\n%s", err, log.String())
 		case <-again.C:
 		}

@@ -164,7 +164,7 @@ func (t *treeWriter) write(n *node, h *tar.Header) error {
 	if n.mount && h.Typeflag != tar.TypeDir {
 		h.Typeflag, h.Size, h.Linkname, h.Devmajor, h.Devminor = tar.TypeReg, 0, "", 0, 0
 	} else if h.Typeflag != tar.TypeDir && n.stat.Nlink > 1 {
-		key := inode{uint64(n.stat.Dev), n.stat.Ino}
+		key := inode{n.stat.Dev, n.stat.Ino}
 		if first, ok := t.links[key]; ok {
 			h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, first, 0, nil
 		} else {
