@@ -169,7 +169,7 @@ func (b *bench) burst64(ctx context.Context) error {
 		figure{What: fmt.Sprintf("%d clones at once, all running / %d runc restore in parallel", b.burst, b.burst), Ours: running, Theirs: restored, Must: 5, Aim: 15},
 		figure{What: "the same, until every clone has answered over HTTP", Ours: answered, Theirs: restored})
 	p := &series{Values: private}
-	b.notes = append(b.notes, fmt.Sprintf("private memory of a clone once all have answered: median %.0f MB", p.median()))
+	b.notes = append(b.notes, fmt.Sprintf("private memory of a clone when all had answered: median %.0f MB; the rest of its memory is brought in the background", p.median()))
 	return b.runc.Delete(ctx, b.server.Name)
 }
 

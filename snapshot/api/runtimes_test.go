@@ -28,9 +28,8 @@ func TestOtherRuntimes(t *testing.T) {
 		start func(t *testing.T) (ref string)
 		want  wanted
 	}{
-		{"docker", func(t *testing.T) string { return startDocker(t, "-m", "64m", "--pids-limit", "50") },
-			wanted{mode: "bridge", logs: true, limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 50}}},
-		{"docker-bound", func(t *testing.T) string { return startDocker(t, "-e", "BIND=yes") }, wanted{mode: "bridge", logs: true, alias: true}},
+		{"docker", func(t *testing.T) string { return startDocker(t, "-m", "64m", "--pids-limit", "50", "-e", "BIND=yes") },
+			wanted{mode: "bridge", logs: true, alias: true, limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 50}}},
 		{"docker-terminal", func(t *testing.T) string { return startDocker(t, "-t") }, wanted{mode: "bridge", logs: true}},
 		{"podman-crun", func(t *testing.T) string { return startPodman(t, "crun", "-m", "64m") },
 			wanted{mode: "none", logs: true, limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 2048}}},
@@ -80,10 +79,7 @@ func captureForeign(t *testing.T, svc *api.Local, ref string, want wanted) {
 		t.Fatalf("%v\n%s", err, snapshot.LogOf(err))
 	}
 	after := countedTo(t, src.Pid, before)
-	clones, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "first", Count: 2, Name: "clone"})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, snapshot.LogOf(err))
-	}
+	clones := cloneTwo(ctx, t, svc, "first")
 	countedTo(t, src.Pid, after+5)
 	for _, c := range clones {
 		countedTo(t, c.Pid, after+5)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/capture"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/store"
@@ -201,7 +202,15 @@ func (l *Local) ImportSnapshot(ctx context.Context, archive io.Reader, r ImportR
 		}
 		base = &given
 	}
-	return l.store.ImportPodman(ctx, b, r.Name, base)
+	return l.store.ImportPodman(ctx, b, r.Name, base, func(images string, cfg *snapshot.Config) (uint32, error) {
+		root, err := capture.Adopt(images, cfg)
+		if err != nil {
+			return 0, err
+		}
+		chosen := *cfg
+		chosen.Base = snapshot.Base{} // that is the user's choice, not the archive's
+		return root, trusted(chosen, r.Trust)
+	})
 }
 
 func (l *Local) freeName(name string) error {

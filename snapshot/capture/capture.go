@@ -64,6 +64,7 @@ func (c *Capturer) Capture(ctx context.Context, r Request) (*Result, error) {
 		r.Timeout = 2 * time.Minute
 	}
 	s := &session{Capturer: c, Request: r}
+	defer func() { s.fast.Close() }()
 	m := snapshot.CaptureMachine(r.Stop)
 	err := snapshot.Execute(ctx, m, s.actions(), s.timed)
 	if err != nil {
@@ -79,6 +80,7 @@ type session struct {
 
 	cfg    snapshot.Config
 	txn    *store.Txn
+	fast   *sys.ScratchFS // where CRIU writes; nil: to the staging directory
 	dump   *criu.Dump
 	layers []snapshot.Layer
 	made   *snapshot.Snapshot
@@ -167,8 +169,11 @@ func (s *session) ready(ctx context.Context) error {
 
 func (s *session) stage(context.Context) error {
 	txn, err := s.Store.Begin()
+	if err != nil {
+		return err
+	}
 	s.txn = txn
-	return err
+	return s.makeScratch()
 }
 
 func (s *session) unstage(context.Context) error {
@@ -219,10 +224,10 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-func (s *session) imagesDir() string { return filepath.Join(s.txn.Dir(), "images") }
+func (s *session) imagesDir() string { return filepath.Join(s.scratch(), "images") }
 
 func (s *session) freeze(ctx context.Context) error {
-	work := filepath.Join(s.txn.Dir(), "work")
+	work := filepath.Join(s.scratch(), "work")
 	for _, d := range []string{s.imagesDir(), work} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return err

@@ -94,35 +94,7 @@ func (s *session) seal(context.Context) error {
 	if s.cfg.Memory, err = criu.ElideZeros(s.imagesDir()); err != nil {
 		return err
 	}
-	im, err := criu.Open(s.imagesDir())
-	if err != nil {
-		return err
-	}
-	// The mounts of a clone take part in no propagation with a host's, and CRIU cannot make them do so again.
-	if err := sandbox.ForgetMasters(s.imagesDir()); err != nil {
-		return err
-	}
-	// A clone that runs before all of its memory is there must not outlive the one who brings it.
-	if err := im.SetDiesWithParent(); err != nil {
-		return err
-	}
-	if s.cfg.Processes, err = im.Processes(); err != nil {
-		return err
-	}
-	if s.cfg.Listeners, err = im.Listeners(); err != nil {
-		return err
-	}
-	bound, err := im.Bound()
-	if err != nil {
-		return err
-	}
-	s.cfg.Network.Aliases = addresses(bound)
-	if s.cfg.ClosedTCP, err = im.ClosedTCP(); err != nil {
-		return err
-	}
-	s.cfg.Findings = findings(&s.cfg)
-	s.cfg.Engines = []snapshot.Verdict{{Engine: "criu", OK: true}}
-	return nil
+	return describe(s.imagesDir(), &s.cfg)
 }
 
 func (s *session) blobs(context.Context) error {

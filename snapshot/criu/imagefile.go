@@ -27,6 +27,7 @@ const (
 	magicMM        = 0x57492820
 	magicFiles     = 0x56303138
 	magicMemfd     = 0x48453499
+	magicNetns     = 0x55933752
 
 	imageMax = 256 << 20 // no image but those of pages is anywhere near as long
 )

@@ -252,8 +252,13 @@ func hierarchyOf(m proc.Mount) string {
 	if m.FSType == "cgroup2" {
 		return ""
 	}
+	return hierarchyName(m.VFSOptions)
+}
+
+// hierarchyName names the cgroup hierarchy of version 1 that is mounted with these options.
+func hierarchyName(options string) string {
 	var names []string
-	for o := range strings.SplitSeq(m.VFSOptions, ",") {
+	for o := range strings.SplitSeq(options, ",") {
 		switch {
 		case o == "rw", o == "ro", o == "xattr", o == "noprefix", o == "clone_children", o == "seclabel",
 			o == "cpuset_v2_mode", o == "favordynmods", strings.HasPrefix(o, "release_agent="):

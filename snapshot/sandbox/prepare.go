@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -64,23 +63,6 @@ func PrepareMounts(dir string, mounts []snapshot.Mount, contents map[string]stri
 		externals = append(externals, "mnt["+m.Key+"]:"+p.target)
 	}
 	return externals, nil
-}
-
-// PrepareRoot makes the mounted root file system of a clone fit for CRIU 4.2, which needs a directory in it to change roots: it
-// takes /tmp, and makes and removes one of its own where there is none, which fails if the container's root was read-only.
-// There /tmp is made here.
-func PrepareRoot(rootfs string, mounts []snapshot.Mount) error {
-	i := slices.IndexFunc(mounts, func(m snapshot.Mount) bool { return m.Kind == snapshot.MountRoot })
-	if i < 0 || !slices.Contains(mounts[i].Flags, "ro") {
-		return nil
-	}
-	tmp := filepath.Join(rootfs, "tmp")
-	if err := os.Mkdir(tmp, 0o700); errors.Is(err, os.ErrExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	return os.Chmod(tmp, 0o777|os.ModeSticky)
 }
 
 // RemoveMounts takes away what PrepareMounts made.
@@ -177,7 +159,7 @@ func (p preparation) mountPoints() error {
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			return err
 		}
-		if p.showsFile(m) {
+		if showsFile(m) {
 			err = os.WriteFile(at, nil, 0o600)
 		} else {
 			err = os.Mkdir(at, 0o755)
@@ -187,23 +169,6 @@ func (p preparation) mountPoints() error {
 		}
 	}
 	return nil
-}
-
-// showsFile says whether a mount shows a file rather than a directory, as far as its record tells.
-func (p preparation) showsFile(m snapshot.Mount) bool {
-	switch m.Kind {
-	case snapshot.MountNull:
-		return true
-	case snapshot.MountNative:
-		return m.FSType == "devpts" && m.Sub != "" || m.FSType == "tmpfs" || m.FSType == "mqueue" && m.Sub != ""
-	case snapshot.MountBind:
-		st, err := os.Stat(m.Source)
-		return err == nil && !st.IsDir()
-	case snapshot.MountFile:
-		return true
-	default:
-		return false
-	}
 }
 
 // file gives the clone a copy of a file or directory. It lies on the tmpfs of all sources itself, since a bind of a

@@ -23,7 +23,10 @@ import (
 // ImportPodman reads a checkpoint archive of podman or CRI-O, or one that ExportPodman wrote, and publishes it as a
 // snapshot. The archive does not hold the image that its container was made of: base says what to use, or, when it is
 // nil, the image of the archive's own name is used if it was pulled. Without either the error is KindIncompatible.
-func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base) (*snapshot.Snapshot, error) {
+//
+// adopt, unless it is nil, is called for an archive that is not of ours, with the directory of CRIU's images and what the
+// archive says: it makes both fit for clones, or refuses.
+func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base, adopt Adopt) (*snapshot.Snapshot, error) {
 	t, err := s.Begin()
 	if err != nil {
 		return nil, err
@@ -41,14 +44,20 @@ func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base
 	if err := a.read(plain); err != nil {
 		return nil, err
 	}
-	return a.publish(ctx, name, base)
+	return a.publish(ctx, name, base, adopt)
 }
+
+// Adopt makes the images and the record of somebody else's dump fit for clones. It returns the mode that the container's
+// root directory must have, which the archive says nowhere else; 0 is that of the image.
+type Adopt func(images string, cfg *snapshot.Config) (root uint32, err error)
 
 // podmanIn is an archive that is being read: its files, staged.
 type podmanIn struct {
 	t                          *Txn
 	images                     string // directory
 	config, spec, deleted, own []byte
+	network                    []byte
+	root                       uint32            // mode of the root directory, 0 where it is the image's
 	diff, shm                  string            // paths, empty where there is none
 	contents                   map[string]string // hex digest -> path
 	volumes                    []string
@@ -90,6 +99,8 @@ func (a *podmanIn) entry(name string, size int64, r io.Reader) (err error) {
 		a.config, err = readSmall(r, size)
 	case name == podmanSpec:
 		a.spec, err = readSmall(r, size)
+	case name == podmanNetwork:
+		a.network, err = readSmall(r, size)
 	case name == podmanDeleted:
 		a.deleted, err = readSmall(r, size)
 	case name == ownConfig:
@@ -122,7 +133,7 @@ func (a *podmanIn) image(name string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base) (*snapshot.Snapshot, error) {
+func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base, adopt Adopt) (*snapshot.Snapshot, error) {
 	if _, err := os.Stat(filepath.Join(a.images, "inventory.img")); err != nil || a.config == nil || a.spec == nil {
 		return nil, &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "import", On: "the archive",
 			Err:  errors.New("it lacks config.dump, spec.dump or checkpoint/inventory.img"),
@@ -137,6 +148,11 @@ func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base
 	}
 	if err := checkForeign("the archive", snapshot.Config{Architecture: cfg.Architecture}); err != nil {
 		return nil, err
+	}
+	if adopt != nil && a.own == nil {
+		if a.root, err = adopt(a.images, cfg); err != nil {
+			return nil, err
+		}
 	}
 	layers, err := a.t.AddImages(a.images)
 	if err != nil {
@@ -208,7 +224,11 @@ func (a *podmanIn) translate() (*snapshot.Config, error) {
 		cfg.Args = spec.Process.Args
 	}
 	if hasNamespace(spec.Linux, specs.NetworkNamespace) {
-		cfg.Network.Mode, cfg.NetnsKey = "bridge", "extRootNetNS"
+		cfg.Network.Mode, cfg.NetnsKey = "none", "extRootNetNS"
+		var attached map[string]any
+		if json.Unmarshal(a.network, &attached) == nil && len(attached) > 0 {
+			cfg.Network.Mode = "bridge"
+		}
 	}
 	cfg.Mounts = mountsOf(spec.Mounts)
 	cfg.Findings = append(cfg.Findings, snapshot.Finding{Code: "imported",
@@ -263,7 +283,7 @@ func mountsOf(list []specs.Mount) []snapshot.Mount {
 
 // rootfs makes one OCI layer of the tar of changed files and the list of deleted ones.
 func (a *podmanIn) rootfs(ctx context.Context, cfg *snapshot.Config) ([]snapshot.Layer, error) {
-	if a.diff == "" && a.deleted == nil {
+	if a.diff == "" && a.deleted == nil && a.root == 0 {
 		return nil, nil
 	}
 	var deleted []string
@@ -276,7 +296,7 @@ func (a *podmanIn) rootfs(ctx context.Context, cfg *snapshot.Config) ([]snapshot
 	if err != nil {
 		return nil, err
 	}
-	m := &merge{lower: lower, seen: make(map[string]bool)}
+	m := &merge{lower: lower, root: a.root, seen: make(map[string]bool)}
 	l, err := a.t.addStream(func(w io.Writer) error { return m.write(w, a.diff, deleted) },
 		v1.MediaTypeImageLayer, snapshot.RoleRootfs, "")
 	if err != nil {

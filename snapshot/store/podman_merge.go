@@ -15,12 +15,20 @@ import (
 // of the image, so they are added with what the image has.
 type merge struct {
 	lower []string
+	root  uint32 // mode of the root directory, which the tar does not list; 0: that of the image
 	tar   *tar.Writer
 	seen  map[string]bool // directories that the layer has
 }
 
 func (m *merge) write(w io.Writer, diff string, deleted []string) error {
 	m.tar = tar.NewWriter(w)
+	if m.root != 0 {
+		m.seen["."] = true
+		h := &tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: int64(m.root & 0o7777), ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+		if err := m.tar.WriteHeader(h); err != nil {
+			return err
+		}
+	}
 	if diff != "" {
 		if err := eachEntry(diff, m.add); err != nil {
 			return err
@@ -45,6 +53,9 @@ func (m *merge) write(w io.Writer, diff string, deleted []string) error {
 func (m *merge) add(h *tar.Header, name string, content io.Reader) error {
 	if err := checkEntryName(h.Name); err != nil {
 		return fmt.Errorf("%q: %w", h.Name, err)
+	}
+	if name == "." && m.seen["."] {
+		return nil
 	}
 	if err := m.parents(name); err != nil {
 		return err
