@@ -101,8 +101,8 @@ type row struct {
 	CloneMS float64 `json:"clone_ms"`
 	answer  string
 	first   time.Duration // the request to the clone, until its answer
-	private int64 // when it had answered
-	whole   int64 // when all of its memory had been brought
+	private int64         // when it had answered
+	whole   int64         // when all of its memory had been brought
 }
 
 // clone starts the clones and calls each.

@@ -236,3 +236,14 @@ func repairs(t *testing.T, svc *api.Local) {
 		t.Error(err)
 	}
 }
+
+func killProcess(t *testing.T, pid int) {
+	t.Helper()
+	p, err := os.FindProcess(pid)
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

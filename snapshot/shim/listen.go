@@ -42,6 +42,9 @@ func Listen(path string) (*Socket, error) {
 // process ends: whoever wants a shim of the group waits for that, and starts a new one.
 func (s *Socket) Retire() bool {
 	l, err := tryLock(lockOf(s.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true // its directory is gone: nobody can find this shim any more
+	}
 	if err != nil {
 		return false
 	}

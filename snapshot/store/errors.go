@@ -35,7 +35,8 @@ func invalid(op, on, hint, format string, args ...any) error {
 
 // corrupt says that stored data is damaged; where names the blob, the file or the archive's entry.
 func corrupt(op, where, format string, args ...any) error {
-	return &snapshot.Error{Kind: snapshot.KindCorrupt, Op: op, On: where, Err: fmt.Errorf(format, args...)}
+	return &snapshot.Error{Kind: snapshot.KindCorrupt, Op: op, On: where, Err: fmt.Errorf(format, args...),
+		Hint: "what is damaged must come again: take or import the snapshot anew; `snapd-ctr fsck` shows what else is wrong"}
 }
 
 func incompatible(op, on, hint, format string, args ...any) error {

@@ -1,0 +1,222 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+)
+
+// TestCloneIsOrdinary uses a clone as any container is used: its name and host name are its own, programs run in it, its
+// log is its own, and its exit status survives.
+func TestCloneIsOrdinary(t *testing.T) {
+	svc, _ := open(t)
+	ctx := t.Context()
+	c, err := svc.Run(ctx, api.RunRequest{Name: "web", Rootfs: testrootfs.Busybox(t), Limits: snapshot.Limits{MemoryBytes: 64 << 20, Pids: 50},
+		Args: []string{"sh", "-c", `trap 'echo bye; exit 7' TERM; echo hello; i=0; while :; do i=$((i+1)); echo "tick $i"; usleep 20000; done`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := logged(ctx, svc, c, "tick 2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Snapshot(ctx, api.SnapshotRequest{Container: "web", Name: "snap", Stop: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := svc.Container(ctx, "web"); err != nil || got.Status != snapshot.StatusExited {
+		t.Errorf("the container goes on after --stop: %+v, %v", got, err)
+	}
+	clones, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 2, Name: "fn"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range clones {
+		if want := fmt.Sprintf("fn-%d", i+1); c.Name != want {
+			t.Errorf("name %s, want %s", c.Name, want)
+		}
+		name, err := execOutput(ctx, svc, c, "hostname")
+		if err != nil || name != c.Name {
+			t.Errorf("host name of %s is %q, %v", c.Name, name, err)
+		}
+		file, err := execOutput(ctx, svc, c, "cat", "/etc/hostname")
+		if err != nil || file != c.Name {
+			t.Errorf("/etc/hostname of %s is %q, %v", c.Name, file, err)
+		}
+		if c.Limits.MemoryBytes != 64<<20 {
+			t.Errorf("limits of %s: %+v", c.Name, c.Limits)
+		}
+	}
+	if _, err := execOutput(ctx, svc, clones[0], "touch", "/mine"); err != nil {
+		t.Error(err)
+	}
+	if _, err := execOutput(ctx, svc, clones[1], "test", "!", "-e", "/mine"); err != nil {
+		t.Errorf("a file of one clone shows in another: %v", err)
+	}
+	status, err := svc.Exec(ctx, clones[0].ID, api.ExecRequest{Args: []string{"sh", "-c", "exit 42"}})
+	if err != nil || status != 42 {
+		t.Errorf("exec: %d, %v", status, err)
+	}
+	follow := make(chan string, 1)
+	go func() {
+		var b bytes.Buffer
+		_ = svc.Logs(ctx, clones[0].ID, api.LogsRequest{Follow: true, Tail: -1, Stdout: &b, Stderr: &b})
+		follow <- b.String()
+	}()
+	if err := logged(ctx, svc, clones[0], "tick"); err != nil {
+		t.Error(err)
+	}
+	if err := svc.Stop(ctx, clones[0].ID, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := svc.Wait(ctx, "fn-1"); err != nil || status != 7 {
+		t.Errorf("status of fn-1: %d, %v", status, err)
+	}
+	if log := <-follow; !strings.HasSuffix(log, "bye\n") || strings.Contains(log, "hello") {
+		t.Errorf("log of fn-1, which must end with bye and be its own from the start:\n%s", log)
+	}
+	if err := svc.Kill(ctx, "fn-2", "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := svc.Wait(ctx, "fn-2"); err != nil || status != 137 {
+		t.Errorf("status of fn-2: %d, %v", status, err)
+	}
+}
+
+// logged waits until a container's log has a text.
+func logged(ctx context.Context, svc *api.Local, c *snapshot.Container, want string) error {
+	return eventually(ctx, func() error {
+		var b bytes.Buffer
+		if err := svc.Logs(ctx, c.ID, api.LogsRequest{Tail: -1, Stdout: &b, Stderr: &b}); err != nil {
+			return err
+		}
+		if !strings.Contains(b.String(), want) {
+			return fmt.Errorf("%s has not said %q: %q", c.Name, want, b.String())
+		}
+		return nil
+	})
+}
+
+// TestBoundToAddress snapshots a server that is bound to its container's own address: each clone answers on an address
+// of its own all the same. A connection that is open at the snapshot is closed in clones, and the snapshot says so.
+func TestBoundToAddress(t *testing.T) {
+	svc, _ := open(t)
+	ctx := t.Context()
+	c, err := svc.Run(ctx, api.RunRequest{Name: "web", Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c",
+		`echo it is me > /index.html; a=$(ip -4 -o addr show eth0 | awk '{print $4}'); exec httpd -f -h / -p ${a%/*}:8080`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := func(c *snapshot.Container) error {
+		return eventually(ctx, func() error {
+			body, err := get(c, "/")
+			if err == nil && body != "it is me\n" {
+				err = fmt.Errorf("answer %q", body)
+			}
+			return err
+		})
+	}
+	if err := me(c); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", net.JoinHostPort(c.Network.Address.String(), "8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET / HTTP/1.1\r\n")); err != nil { // and no more: the server waits
+		t.Fatal(err)
+	}
+	// The connection has been accepted once a process holds it.
+	if err := eventually(ctx, func() error {
+		out, err := execOutput(ctx, svc, c, "sh", "-c", "ps | grep -c '[h]ttpd'")
+		if err == nil && out == "1" {
+			err = fmt.Errorf("the connection has not been accepted")
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := svc.Snapshot(ctx, api.SnapshotRequest{Container: "web", Name: "snap"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{"tcp-closed", "bound-to-address"} {
+		if !slices.ContainsFunc(s.Snapshot.Config.Findings, func(f snapshot.Finding) bool { return f.Code == code }) {
+			t.Errorf("the snapshot does not say %s: %+v", code, s.Snapshot.Config.Findings)
+		}
+	}
+	clones, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, clone := range clones {
+		if clone.Network.Address == c.Network.Address {
+			t.Errorf("%s has the original's address", clone.Name)
+		}
+		if err := me(clone); err != nil {
+			t.Errorf("%s: %v", clone.Name, err)
+		}
+	}
+	if err := me(c); err != nil {
+		t.Errorf("the original: %v", err)
+	}
+	if _, err := conn.Write([]byte("Connection: close\r\n\r\n")); err != nil {
+		t.Error(err)
+	}
+	answer := make([]byte, 12)
+	if _, err := conn.Read(answer); err != nil || string(answer) != "HTTP/1.1 200" && string(answer) != "HTTP/1.0 200" {
+		t.Errorf("the original's connection did not survive the snapshot: %q, %v", answer, err)
+	}
+}
+
+// TestShimKilled kills the shim of clones: none of them may go on with a part of its memory missing, and what is left is
+// cleared away.
+func TestShimKilled(t *testing.T) {
+	svc, in := open(t)
+	ctx := t.Context()
+	c := ticking(t, svc)
+	if _, err := svc.Snapshot(ctx, api.SnapshotRequest{Container: c.ID, Name: "snap", Stop: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := svc.Remove(ctx, c.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	clones, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	killProcess(t, clones[0].ShimPid)
+	if err := eventually(ctx, func() error {
+		running, err := svc.Containers(ctx, false)
+		if err == nil && len(running) > 0 {
+			err = fmt.Errorf("%d clones go on", len(running))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = svc.Wait(ctx, clones[0].ID)
+	refused(t, err, snapshot.KindUnreachable, "exit status is lost")
+	for _, c := range clones {
+		if err := svc.Remove(ctx, c.ID, false); err != nil {
+			t.Error(err)
+		}
+	}
+	repairs(t, svc)
+	if err := eventually(ctx, func() error {
+		if left := in.Left(); len(left) > 0 {
+			return fmt.Errorf("left: %v", left)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
