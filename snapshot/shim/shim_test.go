@@ -484,3 +484,23 @@ func FuzzReadLine(f *testing.F) {
 		}
 	})
 }
+
+// TestRetireWithoutDirectory has somebody delete the run-time directory under an idle shim: nobody can find it any more,
+// and it must not wait for ever.
+func TestRetireWithoutDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shims")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(filepath.Join(dir, "x.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if !l.Retire() {
+		t.Error("it stays")
+	}
+}
