@@ -34,6 +34,9 @@ func main() {
 	if len(args) > 0 && args[0] == shim.DetachArg {
 		run, args = detach, args[1:]
 	}
+	if len(args) == 1 && args[0] == guardArg {
+		run = guard
+	}
 	if err := run(args); err != nil {
 		fmt.Fprintln(os.Stderr, "snapd-ctr-shim:", err)
 		os.Exit(1)
@@ -117,7 +120,7 @@ func newParent(args []string, log *slog.Logger) (p *parent, socket string, err e
 	}
 	return &parent{
 		paths: paths, bridge: bridge, socket: socket, log: log,
-		engine:     newEngine(paths, bridge),
+		engine:     newEngine(paths, bridge, log),
 		containers: make(map[string]*container),
 	}, socket, nil
 }

@@ -200,7 +200,7 @@ type ImportRequest struct {
 	// Base is an image, or a directory, that a podman archive stands on: such an archive holds only the container's own
 	// files. Empty: the image that the archive names, if it was pulled here before.
 	Base string
-	// Trust accepts an archive whose clones are given paths of this host: volumes, or a base directory.
+	// Trust accepts an archive whose clones are given paths of this host: volumes.
 	Trust bool
 }
 

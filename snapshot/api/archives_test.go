@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/testengine"
+	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
@@ -20,9 +22,9 @@ func TestPodmanCheckpoint(t *testing.T) {
 	t.Setenv("PATH", filepath.Dir(in.CRIU)+":"+os.Getenv("PATH"))
 	startPodman(t, "runc", "-m", "64m", "--hostname", "inner")
 	archive := filepath.Join(t.TempDir(), "checkpoint.tar.gz")
-	command(t, "sh", "-c", "until [ $(podman logs web | wc -l) -ge 5 ]; do sleep 0.05; done")
-	command(t, "podman", "--runtime", "runc", "container", "checkpoint", "--export", archive, "web")
-	lines := strings.Fields(command(t, "podman", "logs", "web"))
+	testengine.Command(t, "sh", "-c", "until [ $(podman logs web | wc -l) -ge 5 ]; do sleep 0.05; done")
+	testengine.Command(t, "podman", "--runtime", "runc", "container", "checkpoint", "--export", archive, "web")
+	lines := strings.Fields(testengine.Command(t, "podman", "logs", "web"))
 	last, err := strconv.Atoi(lines[len(lines)-1])
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +32,7 @@ func TestPodmanCheckpoint(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	importArchive(ctx, t, svc, archive, api.ImportRequest{Name: "theirs", Base: busyboxRoot(t, t.TempDir())})
+	importArchive(ctx, t, svc, archive, api.ImportRequest{Name: "theirs", Base: testrootfs.Busybox(t)})
 	clones := cloneTwo(ctx, t, svc, "theirs")
 	for _, c := range clones {
 		countedTo(t, c.Pid, last+5)
@@ -50,7 +52,7 @@ func TestPodmanArchive(t *testing.T) {
 	svc, _ := open(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	c, err := svc.Run(ctx, api.RunRequest{Name: "web", Rootfs: busyboxRoot(t, t.TempDir()), Args: []string{"sh", "-c", counting}})
+	c, err := svc.Run(ctx, api.RunRequest{Name: "web", Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c", counting}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,13 +73,13 @@ func TestPodmanArchive(t *testing.T) {
 	t.Run("checkpointctl", func(t *testing.T) {
 		ctl := checkpointctl(t)
 		for _, c := range []struct{ args, want string }{{"show", "web"}, {"inspect --ps-tree", "httpd"}, {"inspect --all", "LISTEN"}} {
-			out := command(t, ctl, append(strings.Fields(c.args), archive)...)
+			out := testengine.Command(t, ctl, append(strings.Fields(c.args), archive)...)
 			if !strings.Contains(out, c.want) {
 				t.Errorf("checkpointctl %s says nothing of %s:\n%s", c.args, c.want, out)
 			}
 		}
 	})
-	importArchive(ctx, t, svc, archive, api.ImportRequest{Name: "back", Base: busyboxRoot(t, t.TempDir())})
+	importArchive(ctx, t, svc, archive, api.ImportRequest{Name: "back", Base: testrootfs.Busybox(t)})
 	for _, c := range cloneTwo(ctx, t, svc, "back") {
 		if first := firstLogged(ctx, t, svc, c); first < before || first > after+1 {
 			t.Errorf("%s goes on with %d, having stood between %d and %d", c.Name, first, before, after)
@@ -111,7 +113,7 @@ func checkpointctl(t *testing.T) string {
 	const module = "github.com/checkpoint-restore/checkpointctl"
 	dir := t.TempDir()
 	for _, line := range []string{"go mod init example.org/x", "go get " + module + "@v1.4.0", "go build -o checkpointctl " + module} {
-		if out, err := tryCommand(t.Context(), "sh", "-c", "cd "+dir+" && GOFLAGS=-mod=mod GOWORK=off "+line); err != nil {
+		if out, err := testengine.Try(t.Context(), "sh", "-c", "cd "+dir+" && GOFLAGS=-mod=mod GOWORK=off "+line); err != nil {
 			t.Skipf("checkpointctl cannot be had: %s: %v\n%s", line, err, out)
 		}
 	}

@@ -44,8 +44,7 @@ func checked(t *testing.T, svc *api.Local, c *snapshot.Container) {
 			rounds, last = rounds+1, now
 		}
 		if time.Now().After(deadline) {
-			out, _ := exec.Command("sh", "-c", fmt.Sprintf("ps -eLo pid,ppid,tid,stat,wchan:30,pcpu,args | grep -E 'memory|%d' ; cat /proc/%d/status /proc/%d/task/*/syscall /proc/%d/task/*/stack; cat /proc/loadavg", c.Pid, c.Pid, c.Pid, c.Pid)).CombinedOutput()
-			t.Fatalf("%s does not check its memory: %q\n%s", c.Name, now, out)
+			t.Fatalf("%s does not check its memory: %q", c.Name, now)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -133,7 +132,7 @@ func TestShimKilledDuringFill(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "memory limit") || snapshot.HintOf(err) == "" {
 		t.Errorf("a clone with too little memory: %v, hint %q", err, snapshot.HintOf(err))
 	}
-	for range 5 {
+	for range 10 {
 		made, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 2})
 		if err != nil {
 			t.Fatal(err)

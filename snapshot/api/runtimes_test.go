@@ -12,14 +12,11 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/testengine"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/runtime"
 )
-
-// counting is what the containers of other runtimes run: it counts into a file, which it serves, and says each number.
-// With BIND set it serves on the container's own address alone.
-const counting = `httpd -p ${BIND:+$(awk -v h=$(hostname) '$2==h{print $1}' /etc/hosts):}8080 -h /www; i=0; while :; do i=$((i+1)); echo $i > /www/count; echo $i; sleep 0.05; done`
 
 // TestOtherRuntimes captures a container of each runtime that is not ours and lets clones of it count on.
 func TestOtherRuntimes(t *testing.T) {
@@ -36,7 +33,7 @@ func TestOtherRuntimes(t *testing.T) {
 		{"podman-runc", func(t *testing.T) string { return startPodman(t, "runc") },
 			wanted{mode: "none", logs: true, limits: snapshot.Limits{Pids: 2048}}},
 		{"containerd", startContainerd, wanted{mode: "none", logs: true}},
-		{"runc", func(t *testing.T) string { return startRunc(t, "</dev/null >/dev/null 2>&1", withSysctl) },
+		{"runc", func(t *testing.T) string { return startRunc(t, testengine.Quiet, withSysctl) },
 			wanted{mode: "none", sysctl: map[string]string{"net/ipv4/ip_unprivileged_port_start": "77"}}},
 		{"runc-file", func(t *testing.T) string { return startRunc(t, "</dev/null >"+t.TempDir()+"/log 2>&1", nil) },
 			wanted{mode: "none", logs: true}},

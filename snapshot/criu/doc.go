@@ -5,7 +5,7 @@
 // Both start one criu process and speak its own protocol with it over a socket; when that process dies, or when the
 // caller's context ends, what was half done is undone.
 //
-// [Open] gives read-only views of images; [ElideZeros] makes them smaller.
+// [Open] reads images, and can change what of them cannot be so in clones; [ElideZeros] makes them smaller.
 //
 // All of it needs root.
 package criu

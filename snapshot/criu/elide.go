@@ -18,9 +18,9 @@ import (
 )
 
 // ElideZeros rewrites the images in dir so that pages which hold only zeros are neither stored nor mentioned, where they
-// are a twentieth of all or more and CRIU
-// restores a page that it knows nothing of as zeros: in private anonymous mappings and in shared memory, not in private
-// mappings of files, where such a page shows the file. Images that continue a parent dump are left alone.
+// are a twentieth of all or more and CRIU restores a page that it knows nothing of as zeros: in private anonymous
+// mappings and in shared memory, not in private mappings of files, where such a page shows the file. Images that
+// continue a parent dump are left alone.
 //
 // It may be interrupted at any point: the images stay whole, though a pages file that nothing refers to may be left.
 // Images must not be in use.

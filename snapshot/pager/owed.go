@@ -10,6 +10,10 @@ import "slices"
 // always an event of its own, and a late one.) So an event that seems to hit memory which has just been moved there may
 // mean what was there before. What was moved is therefore only claimed to be where it should be, until the kernel says
 // that no event is outstanding: then a copy to each place shows whether memory is there.
+//
+// One thing cannot be told apart: memory that is moved, is cut short by munmap or mremap, and grows again in place, all
+// while events of other threads keep being outstanding. What has grown can then hold what was there before the cut, where
+// mremap promises zeros; to realloc, which does all this, the content of such memory is undefined.
 type owed struct {
 	missing   segments
 	claims    []claim
@@ -77,6 +81,16 @@ func (o *owed) removed(start, end uint64) {
 		}
 	})
 	o.dropHomeless()
+}
+
+// avoid notes, for the child of a fork, that its parent's memory was moved to [start, end), before the fork or after it:
+// what is claimed to be there or elsewhere is elsewhere.
+func (o *owed) avoid(start, end uint64) {
+	o.each(start, end, func(c *claim, i int) {
+		if slices.ContainsFunc(c.places, func(p place) bool { return !p.left && p != c.places[i] }) {
+			c.places = slices.Delete(c.places, i, i+1)
+		}
+	})
 }
 
 func (o *owed) dropHomeless() {

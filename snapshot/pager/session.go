@@ -27,15 +27,17 @@ const (
 // Pager serves the clones of one snapshot.
 type Pager struct {
 	image *Image
+	guard *sys.Guard // may be nil
 	// slots bounds how many clones are filled at the same time, so that faults find a processor.
 	slots chan struct{}
 	// restoring counts restores under way: the background fill makes way for them.
 	restoring atomic.Int32
 }
 
-// New returns a pager for the image.
-func New(im *Image) *Pager {
-	return &Pager{image: im, slots: make(chan struct{}, max(1, runtime.NumCPU()-1))}
+// New returns a pager for the image. Without a guard, tasks that still miss memory when this process dies may see zeros
+// for a moment before they are killed.
+func New(im *Image, guard *sys.Guard) *Pager {
+	return &Pager{image: im, guard: guard, slots: make(chan struct{}, max(1, runtime.NumCPU()-1))}
 }
 
 // Session serves one restore and then the memory of its tasks.
@@ -180,7 +182,7 @@ func (s *Session) run(sp *space) {
 	}
 	s.spaces[sp] = true
 	s.group.Go(func() {
-		err := sp.serve()
+		err := s.guarded(sp)
 		s.mu.Lock()
 		delete(s.spaces, sp)
 		s.mu.Unlock()
@@ -188,6 +190,19 @@ func (s *Session) run(sp *space) {
 			s.fail(err)
 		}
 	})
+}
+
+// guarded serves an address space whose userfaultfd outlives this process.
+func (s *Session) guarded(sp *space) (err error) {
+	defer sp.u.Close()
+	if s.pager.guard != nil {
+		kept, kerr := s.pager.guard.Keep(sp.u)
+		if kerr != nil {
+			return kerr
+		}
+		defer func() { err = errors.Join(err, kept.Close()) }()
+	}
+	return sp.serve()
 }
 
 // fail keeps the first error. Errors after Close are its own doing.

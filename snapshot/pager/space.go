@@ -31,11 +31,12 @@ type space struct {
 	owed    owed
 	faults  []uint64 // touched, not yet served
 	working []uint64 // windows to fill first
+	born    []*space // children whose claims depend on events of ours that are still to come
 }
 
 // serve runs until nothing is missing, the process is gone, or the session is closed.
 func (s *space) serve() error {
-	defer s.u.Close()
+	defer s.letGo()
 	var wait time.Duration
 	for {
 		events, err := s.u.Events(wait)
@@ -75,8 +76,11 @@ func (s *space) happened(e sys.UserfaultEvent) {
 	case sys.UserfaultMissing:
 		s.faults = append(s.faults, e.Start&^(pageSize-1))
 	case sys.UserfaultFork:
-		s.session.run(&space{session: s.session, u: e.Child, owed: s.owed.forked()})
+		s.born = append(s.born, &space{session: s.session, u: e.Child, owed: s.owed.forked()})
 	case sys.UserfaultRemap:
+		for _, child := range s.born {
+			child.owed.avoid(e.To, e.To+(e.End-e.Start))
+		}
 		s.owed.moved(e.Start, e.End, e.To)
 	case sys.UserfaultRemove:
 		s.owed.removed(e.Start, e.End)
@@ -100,7 +104,16 @@ func (s *space) settle() error {
 		}
 	}
 	s.owed.settled()
+	s.letGo()
 	return nil
+}
+
+// letGo begins to serve the children that were born.
+func (s *space) letGo() {
+	for _, child := range s.born {
+		s.session.run(child)
+	}
+	s.born = nil
 }
 
 // tryPlaces puts a claim where it belongs and returns how much of it is done with.
@@ -112,17 +125,22 @@ func (s *space) tryPlaces(c claim) (done uint64, err error) {
 				continue
 			}
 			n, err = s.put(c.from(c.start + done).at(p.addr + done))
-			if err == nil || !errors.Is(err, sys.ErrAddressGone) {
+			if err == nil || !elsewhere(err) {
 				break
 			}
 			n = pageSize
 		}
-		if err != nil && !errors.Is(err, sys.ErrAddressGone) {
+		if err != nil && !elsewhere(err) {
 			return done, err
 		}
 		done += n
 	}
 	return done, nil
+}
+
+// elsewhere says whether a claimed page, which is missing, cannot be where it was tried.
+func elsewhere(err error) bool {
+	return errors.Is(err, sys.ErrAddressGone) || errors.Is(err, sys.ErrPagePresent)
 }
 
 // answer serves the pages that were touched. It stops with ErrMemoryChanged when events must be read first.
@@ -187,7 +205,7 @@ func (s *space) copy(todo segments) error {
 	for i, seg := range todo {
 		for seg.start < seg.end {
 			n, err := s.put(seg)
-			if errors.Is(err, sys.ErrAddressGone) && s.task == 0 {
+			if errors.Is(err, sys.ErrPagePresent) || errors.Is(err, sys.ErrAddressGone) && s.task == 0 {
 				n, err = pageSize, nil // not all memory is inherited
 			}
 			if err != nil {
@@ -211,8 +229,6 @@ func (s *space) put(seg segment) (uint64, error) {
 		switch err = s.gone(err); {
 		case err == nil || n > 0:
 			return uint64(n), nil
-		case errors.Is(err, sys.ErrPagePresent):
-			return pageSize, nil
 		case errors.Is(err, sys.ErrAddressGone) && len(piece) > pageSize:
 			// The kernel takes no piece that reaches over the end of a mapping.
 			piece = piece[:max(len(piece)/2&^(pageSize-1), pageSize)]

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
 const base = 0x300000000000 // BASE of torture.c
@@ -129,12 +131,29 @@ func TestTorture(t *testing.T) {
 	leaks(t)
 	const size = 4096
 	bin, im := build(t, "torture"), pages(t, size)
+	ours, theirs, err := sys.SocketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guarding := make(chan error, 1)
+	go func() { guarding <- sys.GuardOthers(theirs, 0) }()
+	guard := sys.NewGuard(ours)
+	defer func() {
+		ours.Close()
+		if err := <-guarding; err != nil {
+			t.Error(err)
+		}
+		theirs.Close()
+	}()
 	seeds := 16
 	if n, err := strconv.Atoi(os.Getenv("PAGER_SEEDS")); err == nil {
 		seeds = n
 	}
 	for seed := range seeds {
-		p := New(im)
+		p := New(im, nil)
+		if seed%4 == 1 {
+			p.guard = guard
+		}
 		if seed%2 == 0 {
 			p.restoring.Add(1) // holds the fill back for a second
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
@@ -62,7 +63,7 @@ func (e *Engine) pager(images string) (*pager.Pager, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPager(images, im)
+	p, err := newPager(images, im, e.Guard)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func (e *Engine) pager(images string) (*pager.Pager, error) {
 	return p, nil
 }
 
-func newPager(images string, im *criu.Images) (*pager.Pager, error) {
+func newPager(images string, im *criu.Images, guard *sys.Guard) (*pager.Pager, error) {
 	dies, err := im.DiesWithParent()
 	if err != nil || !dies {
 		return nil, err
@@ -92,5 +93,5 @@ func newPager(images string, im *criu.Images) (*pager.Pager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pager.New(memory), nil
+	return pager.New(memory, guard), nil
 }

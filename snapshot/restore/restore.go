@@ -33,7 +33,8 @@ type Engine struct {
 
 	// Lazy has clones run before their memory is there. The thread that starts CRIU must then live as long as the
 	// process (see criu.Tool.Launch): a clone whose pager is gone has holes in its memory, and dies with it.
-	Lazy bool
+	Lazy  bool
+	Guard *sys.Guard // keeps such a clone from running on before that
 
 	mu     sync.Mutex
 	pagers map[string]*pager.Pager // by images directory; nil where a snapshot's images do not allow it

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/internal/testengine"
 )
 
 func TestParseOverlay(t *testing.T) {
@@ -65,7 +66,7 @@ func FuzzParseOverlayRaw(f *testing.F) {
 
 // TestOverlayOfKernel mounts overlays in the ways that engines do and finds their directories by the mount table.
 func TestOverlayOfKernel(t *testing.T) {
-	dir := scratch(t)
+	dir := testengine.Dir(t)
 	for _, d := range []string{"l", "driver/one/diff", "driver/two/diff", "driver/own/diff", "driver/own/work", "merged",
 		"odd one,a=b:c", "odd upper", "odd work"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {

@@ -79,7 +79,7 @@ func TestLimits(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, text := range c.files {
-				write(t, filepath.Join(root, "a/b", name), []byte(text+"\n"), 0o600)
+				write(t, filepath.Join(root, "a/b", name), text+"\n")
 			}
 			fstype := "cgroup"
 			if c.options == "rw" {

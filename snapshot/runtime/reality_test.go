@@ -1,18 +1,21 @@
 package runtime
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
+	"github.com/snapd-ctr/snapd-ctr/internal/testengine"
+	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
+
+// counter is what test containers run: it counts in /count, for ever.
+const counter = `i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done`
 
 // inContainer returns the host's path of a file of the container.
 func (s *Source) inContainer(path string) string { return fmt.Sprintf("/proc/%d/root%s", s.Pid, path) }
@@ -59,6 +62,13 @@ func cgroupFile(s *Source, name string) string {
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func readTrimmed(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -72,7 +82,7 @@ func readTrimmed(t *testing.T, path string) string {
 func checkLayers(t *testing.T, s *Source) {
 	t.Helper()
 	const marker = "/tmp/marker"
-	write(t, s.inContainer(marker), []byte("mine"), 0o600)
+	write(t, s.inContainer(marker), "mine")
 	top := s.Upper
 	if top == "" {
 		if len(s.Lower) != 1 {
@@ -132,13 +142,13 @@ func find(t *testing.T, r Runtime, refs ...string) *Source {
 			t.Errorf("%s is %s:%s (%d), not %s (%d)", ref, s.Runtime, s.ID, s.Pid, first.ID, first.Pid)
 		}
 	}
-	eventually(t, "descriptors to be closed", func() error {
+	testengine.Await(t, "descriptors to be closed", func() error {
 		if n := descriptors(t); n > before {
 			return fmt.Errorf("%d before, %d after", before, n)
 		}
 		return nil
 	})
-	eventually(t, "the container to count", func() error { return counted(first, 1) })
+	testengine.Await(t, "the container to count", func() error { return counted(first, 1) })
 	checkReality(t, first)
 	return first
 }
@@ -171,7 +181,7 @@ func counted(s *Source, least int) error {
 // on counting.
 func checkpoint(t *testing.T, s *Source) {
 	t.Helper()
-	criu := criuProgram(t)
+	criu := testhost.CRIU(t)
 	dir := t.TempDir()
 	args := []string{"dump", "--tree", fmt.Sprint(s.Pid), "--images-dir", dir, "--log-file", "dump.log", "-v2",
 		"--leave-running", "--manage-cgroups=ignore", "--network-lock", "skip", "--tcp-close"}
@@ -196,27 +206,12 @@ func checkpoint(t *testing.T, s *Source) {
 	if _, err := fmt.Sscan(readTrimmed(t, s.inContainer("/count")), &n); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := tryCommand(t.Context(), criu, args...); err != nil {
+	if out, err := testengine.Try(t.Context(), criu, args...); err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "dump.log"))
 		t.Fatalf("criu dump: %v\n%s%s", err, out, log)
 	}
 	if !exists(filepath.Join(dir, "inventory.img")) || !exists(filepath.Join(dir, "core-1.img")) {
 		t.Error("criu wrote no images")
 	}
-	eventually(t, "the container to count on", func() error { return counted(s, n+5) })
-}
-
-func criuProgram(t *testing.T) string {
-	t.Helper()
-	if p := os.Getenv("SNAPD_CTR_CRIU"); p != "" {
-		return p
-	}
-	if p := filepath.Join(os.Getenv("SNAPD_CTR_PREFIX"), "sbin/criu"); filepath.IsAbs(p) && exists(p) {
-		return p
-	}
-	p, err := exec.LookPath("criu")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("criu is not installed, and SNAPD_CTR_CRIU is not set")
-	}
-	return p
+	testengine.Await(t, "the container to count on", func() error { return counted(s, n+5) })
 }

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -12,37 +11,15 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/internal/testengine"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
-// bundle makes an OCI bundle that runs the counter in rootfs.
-func bundle(t *testing.T, dir, rootfs, cgroup string, change func(*specs.Spec)) string {
-	t.Helper()
-	command(t, "runc", "spec", "--bundle", dir)
-	b, err := os.ReadFile(dir + "/config.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
-		t.Fatal(err)
-	}
-	spec.Process.Args = []string{"sh", "-c", counter}
-	spec.Process.Terminal = false
-	spec.Process.Rlimits = nil
-	spec.Root = &specs.Root{Path: rootfs}
-	spec.Hostname = "inner"
-	spec.Linux.CgroupsPath = cgroup + "/" + filepath.Base(dir)
-	change(&spec)
-	write(t, dir+"/config.json", mustJSON(t, spec), 0o600)
-	return dir
-}
-
 func TestRunc(t *testing.T) {
-	need(t, "runc")
-	dir := scratch(t)
-	root := busyboxRoot(t, dir+"/plain")
-	for _, d := range []string{"overlay", "overlay/upper", "overlay/work", "overlay/rootfs", "one"} {
+	engine := testengine.NewRunc(t)
+	dir := engine.Dir
+	root := testengine.Rootfs(t, dir+"/plain")
+	for _, d := range []string{"overlay", "overlay/upper", "overlay/work", "overlay/rootfs", "one", "plain/data", "plain/vol"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -56,21 +33,14 @@ func TestRunc(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	state, cgroup := dir+"/state", testCgroup(t)
-	start := func(id, bundle string) {
-		// runc hands its own descriptors on; a file of the host's as standard output could not be dumped.
-		const script = `exec "$@" </dev/null >/dev/null 2>&1`
-		command(t, "sh", "-c", script, "sh", "runc", "--root", state, "run", "-d", "--bundle", bundle, id)
-		t.Cleanup(func() { clean(t, "runc", "--root", state, "delete", "-f", id) })
-	}
-	start("over", bundle(t, dir+"/overlay", "rootfs", cgroup, func(s *specs.Spec) {
+	engine.Run(t, "over", engine.Bundle(t, dir+"/overlay", "rootfs", counter, func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/etc/hosts", Options: []string{"bind"}})
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(int64(64 << 20))}
-	}))
-	start("plain", bundle(t, dir+"/one", root, cgroup, func(s *specs.Spec) { kubernetes(t, s, dir) }))
-	r := Runc{Roots: []string{filepath.Join(dir, "nothing"), state}}
+	}), testengine.Quiet)
+	engine.Run(t, "plain", engine.Bundle(t, dir+"/one", root, counter, func(s *specs.Spec) { kubernetes(t, s, dir) }), testengine.Quiet)
+	r := Runc{Roots: []string{filepath.Join(dir, "nothing"), engine.State}}
 
-	s := find(t, r, "over", "o", state+"/over")
+	s := find(t, r, "over", "o", engine.State+"/over")
 	if s.Upper != dir+"/overlay/upper" || !slices.Equal(s.Lower, []string{root}) || s.Rootfs != over {
 		t.Errorf("upper %q, lower %q, rootfs %q", s.Upper, s.Lower, s.Rootfs)
 	}
@@ -85,7 +55,7 @@ func TestRunc(t *testing.T) {
 		t.Errorf("upper %q, lower %q", s.Upper, s.Lower)
 	}
 	checkKubernetes(t, s, dir)
-	checkRuncRefusals(t, r, dir)
+	checkRuncRefusals(t, r, engine)
 }
 
 // kubernetes makes the spec look like one of containerd's CRI plugin.
@@ -97,7 +67,7 @@ func kubernetes(t *testing.T, s *specs.Spec, dir string) {
 			t.Fatal(err)
 		}
 	}
-	write(t, pod+"/hostname", []byte("pod"), 0o644)
+	write(t, pod+"/hostname", "pod")
 	for target, source := range map[string]string{"/etc/hostname": pod + "/hostname", "/data": pod + "/secrets", "/vol": volume} {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: target, Type: "bind", Source: source, Options: []string{"rbind", "ro"}})
 	}
@@ -119,21 +89,20 @@ func checkKubernetes(t *testing.T, s *Source, dir string) {
 	}
 }
 
-func checkRuncRefusals(t *testing.T, r Runc, dir string) {
+func checkRuncRefusals(t *testing.T, r Runc, engine *testengine.Runc) {
 	t.Helper()
-	state := r.Roots[len(r.Roots)-1]
-	command(t, "runc", "--root", state, "pause", "plain")
+	engine.Command(t, "pause", "plain")
 	wantKind(t, r, "plain", snapshot.KindState)
-	command(t, "runc", "--root", state, "resume", "plain")
+	engine.Command(t, "resume", "plain")
 	wantKind(t, r, "nobody", snapshot.KindNotFound)
 	wantKind(t, r, "/nowhere/at/all", snapshot.KindNotFound)
 
-	command(t, "runc", "--root", state, "create", "--bundle", dir+"/one", "waiting")
+	engine.Command(t, "create", "--bundle", engine.Dir+"/one", "waiting")
 	wantKind(t, r, "waiting", snapshot.KindState)
-	clean(t, "runc", "--root", state, "delete", "-f", "waiting")
+	engine.Command(t, "delete", "-f", "waiting")
 
-	command(t, "runc", "--root", state, "kill", "plain", "KILL")
-	eventually(t, "the container to end", func() error {
+	engine.Command(t, "kill", "plain", "KILL")
+	testengine.Await(t, "the container to end", func() error {
 		if _, err := r.Find(t.Context(), "plain"); err == nil {
 			return fmt.Errorf("it is still found")
 		}

@@ -49,7 +49,7 @@ const (
 
 // Paths tells a shim where things are.
 type Paths struct {
-	Root string `json:"root"` // persistent state: DESIGN's root
+	Root string `json:"root"` // persistent state
 	Run  string `json:"run"`  // run-time state
 	CRIU string `json:"criu"` // the criu binary
 
