@@ -31,12 +31,11 @@ type Config struct {
 	Spec      json.RawMessage `json:"spec,omitempty"`    // OCI runtime spec of the container
 	Volumes   []string        `json:"volumes,omitempty"` // SOURCE:TARGET[:ro], shared by all clones
 
-	Processes []Process      `json:"processes"`
-	Memory    Memory         `json:"memory"`
-	Findings  []Finding      `json:"findings,omitempty"` // what a clone will see that differs from the original
-	Engines   []Verdict      `json:"engines"`
-	Phases    []Phase        `json:"phases"` // how long each step of the capture took
-	Extra     map[string]any `json:"extra,omitempty"`
+	Processes []Process `json:"processes"`
+	Memory    Memory    `json:"memory"`
+	Findings  []Finding `json:"findings,omitempty"` // what a clone will see that differs from the original
+	Engines   []Verdict `json:"engines"`
+	Phases    []Phase   `json:"phases"` // how long each step of the capture took
 }
 
 // Source says which container a snapshot was taken of.
@@ -106,6 +105,9 @@ type Finding struct {
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
 }
+
+// EngineCRIU is the name of the engine that has CRIU restore a snapshot.
+const EngineCRIU = "criu"
 
 // Verdict says whether an engine can clone a snapshot, and if not, why.
 type Verdict struct {

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"strings"
+	"syscall"
 )
 
 // Kind says what sort of failure an [Error] is. The command line maps each kind to one exit code.
@@ -53,12 +54,17 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf returns the kind of the outermost [Error] in err's chain, and KindFailed where there is none.
+// KindOf returns the kind of the outermost [Error] in err's chain, and KindFailed where there is none. A full file system
+// is KindNoSpace wherever it was met.
 func KindOf(err error) Kind {
+	kind := KindFailed
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Kind
+		kind = e.Kind
 	}
-	return KindFailed
+	if kind == KindFailed && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return KindNoSpace
+	}
+	return kind
 }
 
 // HintOf returns the first hint in err's chain, or "".

@@ -65,9 +65,6 @@ func NewMachine(name string, steps []Step, commit Effect) *Machine {
 	return &Machine{name: name, steps: steps, commit: commit}
 }
 
-// Name returns the name given to NewMachine.
-func (m *Machine) Name() string { return m.name }
-
 // Outcome returns how the machine ended, or "" while it has not.
 func (m *Machine) Outcome() Outcome { return m.out }
 

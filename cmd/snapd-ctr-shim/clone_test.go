@@ -83,7 +83,7 @@ func TestClone(t *testing.T) {
 	if diff := cmp.Diff([]snapshot.Phase{{Name: "restore", MS: 1}}, phases); diff != "" {
 		t.Error(diff)
 	}
-	if got.Status != snapshot.StatusRunning || got.CloneMS <= 0 || got.Network.Mode != "none" || !shim.Alive(got) || p.Idle() {
+	if got.Status != snapshot.StatusRunning || got.CloneMS <= 0 || got.Network.Mode != "none" || !alive(got) || p.Idle() {
 		t.Errorf("record %+v, idle %v", got, p.Idle())
 	}
 	if _, _, err := p.Clone(t.Context(), id, request); snapshot.KindOf(err) != snapshot.KindExists {
@@ -167,7 +167,7 @@ func TestShimsEndKillsClones(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.end()
-	if shim.Alive(got) || !p.Idle() {
+	if alive(got) || !p.Idle() {
 		t.Error("the clone is alive")
 	}
 	record, err := shim.ReadContainer(h.paths.Root, id)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
@@ -96,10 +97,10 @@ func (c *container) adopt(pid int, reap func() (int, error)) error {
 		c.reap = process.Reap
 	}
 	c.record.Pid = pid
-	if c.record.StartTime, err = shim.StartTime(pid); err != nil {
+	if c.record.StartTime, err = proc.StartTime(pid); err != nil {
 		return err
 	}
-	c.record.BootID, err = shim.BootID()
+	c.record.BootID, err = proc.BootID()
 	return err
 }
 
@@ -158,6 +159,11 @@ func (c *container) watch() {
 	c.exited.ExitStatus, c.exited.ExitKnown = status, known
 	if err := shim.WriteContainer(c.paths.Root, c.exited); err != nil {
 		c.log.Error("record", "error", err)
+	}
+	if c.record.AutoRemove {
+		if err := shim.RemoveFiles(c.paths.Root, c.record.ID); err != nil {
+			c.log.Error("remove", "error", err)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/spec"
@@ -209,7 +210,8 @@ func (h *host) run(c *shim.Client, network string, args ...string) snapshot.Cont
 	if err != nil {
 		h.Fatal(err)
 	}
-	if got.ID != id || got.Status != snapshot.StatusRunning || got.Pid == 0 || got.ShimPid != c.Pid() || got.ShimAddr != c.Socket() {
+	if got.ID != id || got.Status != snapshot.StatusRunning || got.Pid == 0 || got.ShimPid != c.Pid() ||
+		filepath.Dir(got.ShimAddr) != filepath.Dir(h.paths.Socket("web")) {
 		h.Errorf("record: %+v", got)
 	}
 	return got
@@ -242,6 +244,9 @@ func (h *host) end(c *shim.Client, r snapshot.Container) {
 		h.Errorf("status of a killed container: %d, want 137", got)
 	}
 }
+
+// alive says whether the container's init is there and more than a zombie.
+func alive(c snapshot.Container) bool { return proc.Alive(c.Pid, c.StartTime) }
 
 // leftovers are what a container that has been cleared away must not have left on the host.
 func (h *host) leftovers() (found []string) {

@@ -52,7 +52,7 @@ func TestKilled(t *testing.T) {
 	c := h.spawn("web", "")
 	r := h.sh(c, "touch /written; echo ready; sleep 1000 & sleep 1000")
 	h.ready(r)
-	if !shim.Alive(r) {
+	if !alive(r) {
 		t.Error("not alive")
 	}
 	if err := c.Delete(t.Context(), r.ID); snapshot.KindOf(err) != snapshot.KindState {
@@ -194,7 +194,7 @@ func TestShimEndsWhenNothingRuns(t *testing.T) {
 	if err != nil || record.ExitStatus != 3 || !record.ExitKnown {
 		t.Errorf("record: %+v, %v", record, err)
 	}
-	entries, err := os.ReadDir(filepath.Dir(c.Socket()))
+	entries, err := os.ReadDir(filepath.Dir(h.paths.Socket("web")))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left beside the socket: %v, %v", entries, err)
 	}
@@ -230,13 +230,13 @@ func TestShimKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.reap(c.Pid())
-	t.Logf("left by a killed shim: %v, container alive: %v", h.leftovers(), shim.Alive(r))
+	t.Logf("left by a killed shim: %v, container alive: %v", h.leftovers(), alive(r))
 	if err := shim.Sweep(t.Context(), h.paths, r.ID); err != nil {
 		t.Error(err)
 	}
 	h.checkClean()
 	h.reapAll()
-	if shim.Alive(r) {
+	if alive(r) {
 		t.Error("the container is alive after the sweep")
 	}
 	record, err := shim.ReadContainer(h.paths.Root, r.ID)

@@ -31,6 +31,14 @@ func (e *usageError) hinted(format string, args ...any) *usageError {
 
 func (e *usageError) Error() string { return e.message }
 
+// unstartable is a program that could not be started: the error is said, and the exit code is the one that shells give.
+type unstartable struct {
+	error
+	code int
+}
+
+func (u unstartable) Unwrap() error { return u.error }
+
 // statusError is the exit status of a program that ran in a container: it is passed on without a word.
 type statusError int
 
@@ -97,6 +105,9 @@ func judge(err error) verdict {
 		v.Hint = u.hint
 	} else if _, ok := errors.AsType[ownError](err); ok {
 		v.Code = codeRunFailed
+	}
+	if u, ok := errors.AsType[unstartable](err); ok {
+		v.Code = u.code
 	}
 	if i, ok := errors.AsType[interrupted](err); ok {
 		v.Code, v.Kind = codeInterrupted, "interrupted"

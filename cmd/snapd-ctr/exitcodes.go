@@ -14,6 +14,8 @@ const (
 	codeUsage       = 2
 	codePartial     = 3
 	codeRunFailed   = 125
+	codeCannotRun   = 126
+	codeNoProgram   = 127
 	codeInterrupted = 130
 )
 
@@ -39,8 +41,8 @@ func exitCodes() []exitCode {
 		{16, []snapshot.Kind{snapshot.KindUncloneable}, "the container holds something that cannot be captured"},
 		{17, []snapshot.Kind{snapshot.KindNoSpace}, "a file system is full"},
 		{codeRunFailed, nil, "exec and run --attach: snapd-ctr itself failed (their other codes are the program's own)"},
-		{126, nil, "exec and run --attach: the program could not be started"},
-		{127, nil, "exec and run --attach: the program was not found"},
+		{codeCannotRun, nil, "exec and run --attach: the program could not be started"},
+		{codeNoProgram, nil, "exec and run --attach: the program was not found"},
 		{codeInterrupted, nil, "interrupted"},
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snapd-ctr/snapd-ctr/internal/probe"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 )
 
 // version is set by the linker.
@@ -29,8 +30,8 @@ func main() {
 			}
 			return svc, nil
 		},
-		probes: func(root, criu string) []probe.Probe {
-			return append(probe.Host(), probe.StateDir(root), probe.CRIU(probe.CheckCRIU(criu)))
+		probes: func(root, path string) []probe.Probe {
+			return append(probe.Host(), probe.StateDir(root), probe.CRIU(criu.Tool{Path: path}.Check))
 		},
 	}
 	os.Exit(a.main(context.Background(), os.Args[1:]))

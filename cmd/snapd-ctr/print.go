@@ -83,8 +83,7 @@ func address(a netip.Addr) string {
 
 // shortID is as much of an id as people need.
 func shortID(id string) string {
-	digits := strings.TrimPrefix(id, "sha256:")
-	return digits[:min(12, len(digits))]
+	return snapshot.ShortID(id)
 }
 
 // bytesText writes a number of bytes in binary units.

@@ -37,7 +37,7 @@ func newSnapshotCommand(a *app) *cli.Command {
 			&cli.StringFlag{Name: "ready", Destination: &o.ready,
 				Usage: "wait until `URL` answers 2xx; http://:PORT/PATH is the container's own address"},
 			&cli.IntFlag{Name: "warm", Destination: &o.warm, DefaultText: "0",
-				Usage: "send `N` requests to the URL of --ready, or to the first TCP listener, before the capture"},
+				Usage: "send `N` requests to the URL of --ready before the capture"},
 			&cli.StringFlag{Name: "runtime", Destination: &o.runtime,
 				Usage: "capture a container that another runtime started: `RUNTIME:ID`, where RUNTIME is docker, podman, containerd (ID may be NAMESPACE/ID) or runc"},
 			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Value: 5 * time.Minute, Usage: "give up, and undo, after `TIME`"},

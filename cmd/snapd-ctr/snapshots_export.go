@@ -54,7 +54,22 @@ func runSnapshotsExport(ctx context.Context, a *app, svc api.Service, o *snapsho
 	if _, err := os.Lstat(path); err == nil && !o.force {
 		return &snapshot.Error{Kind: snapshot.KindExists, Op: "export", On: path, Err: fs.ErrExist, Hint: "--force writes over it"}
 	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // what a link points at is written, not the link
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return writeInto(path, func(f *os.File) error { return svc.ExportSnapshot(ctx, ref, f, format) })
+	}
 	return writeFile(path, func(f *os.File) error { return svc.ExportSnapshot(ctx, ref, f, format) })
+}
+
+// writeInto writes to what is no regular file, a device or a pipe: it is not replaced.
+func writeInto(path string, write func(*os.File) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return openError(path, err)
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 // writeFile makes the file at path appear complete or not at all, readable by its owner only.

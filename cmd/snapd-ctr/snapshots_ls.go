@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,10 +32,15 @@ func newSnapshotsLsCommand(a *app) *cli.Command {
 }
 
 func runSnapshotsLs(ctx context.Context, a *app, svc api.Service, o *snapshotsLsOptions) error {
-	list, err := svc.Snapshots(ctx)
-	if err != nil {
-		return err
+	// One snapshot that is damaged does not hide the others.
+	list, damaged := svc.Snapshots(ctx)
+	if damaged != nil && len(list) == 0 {
+		return damaged
 	}
+	return errors.Join(printSnapshots(a, list, o), damaged)
+}
+
+func printSnapshots(a *app, list []*snapshot.Snapshot, o *snapshotsLsOptions) error {
 	if o.asJSON() {
 		if list == nil {
 			list = []*snapshot.Snapshot{}

@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -36,37 +35,15 @@ func CopyMeta(src, dst string) error {
 }
 
 func copyXattrs(src, dst string) error {
-	size, err := unix.Llistxattr(src, nil)
-	if errors.Is(err, unix.ENOTSUP) || (err == nil && size == 0) {
-		return nil
-	}
+	attrs, err := Xattrs(src)
 	if err != nil {
-		return &os.PathError{Op: "list attributes", Path: src, Err: err}
+		return err
 	}
-	names := make([]byte, size)
-	if size, err = unix.Llistxattr(src, names); err != nil {
-		return &os.PathError{Op: "list attributes", Path: src, Err: err}
-	}
-	for name := range bytes.SplitSeq(bytes.TrimSuffix(names[:size], []byte{0}), []byte{0}) {
-		if err := copyXattr(src, dst, string(name)); err != nil {
+	for name, value := range attrs {
+		// The destination's file system may have no such kind of attribute.
+		if err := SetXattr(dst, name, value); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
-	}
-	return nil
-}
-
-func copyXattr(src, dst, name string) error {
-	value := make([]byte, 64<<10) // the largest that the kernel takes
-	n, err := unix.Lgetxattr(src, name, value)
-	if err != nil {
-		return fmt.Errorf("attribute %s of %s: %w", name, src, err)
-	}
-	err = unix.Lsetxattr(dst, name, value[:n], 0)
-	if errors.Is(err, unix.ENOTSUP) { // the destination's file system has no such kind of attribute
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("attribute %s of %s: %w", name, dst, err)
 	}
 	return nil
 }

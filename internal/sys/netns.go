@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 
@@ -53,16 +52,4 @@ func onOwnThread(f func() error) error {
 		done <- err
 	}()
 	return <-done
-}
-
-// IsNetns says with an error that f is not a descriptor of a network namespace.
-func IsNetns(f *os.File) error {
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err != nil {
-		return fmt.Errorf("%s is no namespace: %w", f.Name(), err)
-	}
-	if kind != unix.CLONE_NEWNET {
-		return fmt.Errorf("%s is no network namespace", f.Name())
-	}
-	return nil
 }

@@ -54,7 +54,7 @@ func (in *Installation) mounts() []string {
 func (in *Installation) cgroups() []string {
 	var left []string
 	for _, pattern := range []string{"/sys/fs/cgroup/snapd-ctr-", "/sys/fs/cgroup/*/snapd-ctr-"} {
-		found, _ := filepath.Glob(pattern + in.Bridge + "/*")
+		found, _ := filepath.Glob(pattern + in.Bridge + "-*/*")
 		for _, dir := range found {
 			if st, err := os.Stat(dir); err == nil && st.IsDir() {
 				left = append(left, "cgroup "+dir)

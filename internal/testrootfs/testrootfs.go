@@ -11,13 +11,14 @@ package testrootfs
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 )
 
 // The root file systems there are.
@@ -32,7 +33,7 @@ const assemblyLimit = 10 * time.Minute
 // Dir returns the directory of the root file system name. The test fails when it cannot be made.
 func Dir(t testing.TB, name string) string {
 	t.Helper()
-	top, err := checkout()
+	top, err := testhost.Checkout()
 	if err != nil {
 		t.Fatalf("root file system %s: %v", name, err)
 	}
@@ -56,18 +57,4 @@ func Dir(t testing.TB, name string) string {
 func Busybox(t testing.TB) string {
 	t.Helper()
 	return Dir(t, BusyboxName)
-}
-
-// checkout returns the topmost folder of the source tree that the test runs in.
-func checkout() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "scripts", "rootfs")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", errors.New("the test does not run in a checkout of this module")
 }

@@ -83,7 +83,7 @@ type SnapshotRequest struct {
 	Replace   bool   // move the name when it is taken
 	Stop      bool   // the container ends with the snapshot; it ends only once the snapshot is safe in the store
 	Ready     string // http://[HOST]:PORT/PATH that must answer 2xx first; an empty host is the container's address
-	Warm      int    // requests to send to Ready, or to the first TCP listener, before the capture
+	Warm      int    // requests to send to Ready before the capture
 	Timeout   time.Duration
 	Progress  func(Progress) // called from one goroutine at a time; may be nil
 }

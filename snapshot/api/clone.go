@@ -14,11 +14,21 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
+// maxClones is how many clones one request may ask for.
+const maxClones = 10_000
+
 // Clone makes containers of a snapshot.
 func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Container, error) {
 	if r.Count < 1 {
 		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
 			Err: fmt.Errorf("%d clones make no sense", r.Count), Hint: "-n takes a number from 1 up"}
+	}
+	if err := checkHostname(r.Hostname); err != nil {
+		return nil, err
+	}
+	if r.Count > maxClones {
+		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
+			Err: fmt.Errorf("%d clones at once are too many", r.Count), Hint: fmt.Sprintf("-n takes a number up to %d; give the command again for more", maxClones)}
 	}
 	snap, err := l.store.Get(r.Snapshot)
 	if err != nil {
@@ -101,7 +111,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot
 		}
 		c := l.newRecord(name)
 		c.Snapshot, c.Base, c.Image, c.Args, c.Volumes = snap.ID, base, cfg.Source.Image, cfg.Args, cfg.Volumes
-		c.Engine = "criu" // the one there is
+		c.Engine = snapshot.EngineCRIU // the one there is
 		c.Network.Mode = "none"
 		switch {
 		case cfg.NetnsKey == "":
@@ -115,7 +125,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot
 		}
 		c.Hostname = r.Hostname
 		if c.Hostname == "" {
-			c.Hostname = c.Name
+			c.Hostname = hostnameOf(&c)
 		}
 		out = append(out, c)
 	}

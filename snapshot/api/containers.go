@@ -36,7 +36,7 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	}
 	wctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if _, err := l.Wait(wctx, c.ID); err == nil || ctx.Err() != nil {
+	if err := l.waitGone(wctx, c.ID); err == nil || ctx.Err() != nil {
 		return err
 	}
 	if err := sendSignal(c, syscall.SIGKILL); err != nil {
@@ -44,8 +44,7 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	}
 	wctx, cancel = context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err = l.Wait(wctx, c.ID)
-	return err
+	return l.waitGone(wctx, c.ID)
 }
 
 // Kill sends a signal to the container's first process.
@@ -66,7 +65,18 @@ func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	}
 	wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err = l.Wait(wctx, c.ID)
+	return l.waitGone(wctx, c.ID)
+}
+
+// waitGone waits until a container has exited, however it did.
+func (l *Local) waitGone(ctx context.Context, id string) error {
+	_, err := l.Wait(ctx, id)
+	switch snapshot.KindOf(err) {
+	case snapshot.KindUnreachable, snapshot.KindNotFound: // nobody saw its status; or it was to be removed, and is
+		if c, err := l.Container(context.WithoutCancel(ctx), id); err != nil || c.Status == snapshot.StatusExited {
+			return nil
+		}
+	}
 	return err
 }
 

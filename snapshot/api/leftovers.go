@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"path/filepath"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -45,11 +46,22 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		return out, err
 	}
 	for _, id := range leases {
-		if !live[id] {
+		// Another state directory may share the bridge: a container of its, while it lives, has a cgroup somewhere.
+		if !live[id] && !hasCgroup(id) {
 			out = append(out, mend(repair, "address of "+snapshot.ShortID(id), "is leased to no container", func() error { return l.bridge.Release(id) }))
 		}
 	}
 	return out, nil
+}
+
+// hasCgroup says whether any installation has a cgroup for the container.
+func hasCgroup(id string) bool {
+	for _, pattern := range []string{"/sys/fs/cgroup/snapd-ctr-*/", "/sys/fs/cgroup/*/snapd-ctr-*/"} {
+		if found, err := filepath.Glob(pattern + id); err != nil || len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // mend describes a problem and, with repair, does away with it.

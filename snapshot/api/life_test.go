@@ -7,9 +7,11 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
@@ -218,5 +220,99 @@ func TestShimKilled(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExecTerminal runs a program on a terminal: all that it writes arrives, its last line as well.
+func TestExecTerminal(t *testing.T) {
+	svc, _ := open(t)
+	c, err := svc.Run(t.Context(), api.RunRequest{Name: "x", Rootfs: testrootfs.Busybox(t), Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		master, slave, err := sys.OpenTerminal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var out strings.Builder
+		go func() { // until the master is closed
+			b := make([]byte, 4096)
+			for {
+				n, err := master.Read(b)
+				mu.Lock()
+				out.Write(b[:n])
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		}()
+		status, err := svc.Exec(t.Context(), c.ID, api.ExecRequest{TTY: true, Stdin: slave, Stdout: slave, Stderr: slave,
+			Args: []string{"sh", "-c", "i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo line $i; done; test -t 0 && exit 5"}})
+		if err != nil || status != 5 {
+			t.Fatalf("status %d, %v", status, err)
+		}
+		if err := eventually(t.Context(), func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if n := strings.Count(out.String(), "line "); n != 500 || !strings.Contains(out.String(), "line 500") {
+				return fmt.Errorf("%d of 500 lines arrived", n)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := master.Write([]byte("\n")); err != nil { // lets go of the copy that reads our input
+			t.Error(err)
+		}
+		slave.Close()
+		master.Close()
+	}
+}
+
+// TestRunRemove runs a container that is removed by itself once it has exited.
+func TestRunRemove(t *testing.T) {
+	svc, _ := open(t)
+	c, err := svc.Run(t.Context(), api.RunRequest{Rootfs: testrootfs.Busybox(t), Args: []string{"true"}, Remove: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := eventually(t.Context(), func() error {
+		if _, err := svc.Container(t.Context(), c.ID); snapshot.KindOf(err) != snapshot.KindNotFound {
+			return fmt.Errorf("a look-up gives %q, want that it is not there", snapshot.KindOf(err))
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestImportTrust imports a snapshot with a volume, in either archive format: its clones would be given a path of this
+// host, which must be asked for.
+func TestImportTrust(t *testing.T) {
+	svc, _ := open(t)
+	ctx := t.Context()
+	dir := t.TempDir()
+	c, err := svc.Run(ctx, api.RunRequest{Name: "x", Rootfs: testrootfs.Busybox(t), Volumes: []string{dir + ":/data"}, Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.Snapshot(ctx, api.SnapshotRequest{Container: c.ID, Name: "snap"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []api.ArchiveFormat{api.ArchiveOCI, api.ArchivePodman} {
+		var b bytes.Buffer
+		if err := svc.ExportSnapshot(ctx, "snap", &b, format); err != nil {
+			t.Fatal(err)
+		}
+		r := api.ImportRequest{Name: "back-" + string(format), Base: testrootfs.Busybox(t)}
+		_, err := svc.ImportSnapshot(ctx, bytes.NewReader(b.Bytes()), r)
+		refused(t, err, snapshot.KindIncompatible, dir)
+		r.Trust = true
+		if _, err := svc.ImportSnapshot(ctx, &b, r); err != nil {
+			t.Errorf("%s, trusted: %v", format, err)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
@@ -48,12 +49,7 @@ func (l *Local) Logs(ctx context.Context, ref string, r LogsRequest) error {
 	var part []byte
 	for {
 		// Whether the container runs is asked before reading: what it wrote before it ended is then all read.
-		c, err := l.Container(ctx, c.ID)
-		if snapshot.KindOf(err) == snapshot.KindNotFound {
-			c = &snapshot.Container{Status: snapshot.StatusExited}
-		} else if err != nil {
-			return err
-		}
+		ended := l.ended(c.ID)
 		for {
 			b, err := reader.ReadBytes('\n')
 			part = append(part, b...)
@@ -67,7 +63,7 @@ func (l *Local) Logs(ctx context.Context, ref string, r LogsRequest) error {
 			}
 			part = part[:0]
 		}
-		if !r.Follow || c.Status == snapshot.StatusExited {
+		if !r.Follow || ended {
 			return nil
 		}
 		select {
@@ -78,10 +74,16 @@ func (l *Local) Logs(ctx context.Context, ref string, r LogsRequest) error {
 	}
 }
 
+// ended says whether a container has exited, or is gone altogether.
+func (l *Local) ended(id string) bool {
+	c, err := shim.ReadContainer(l.cfg.Root, id)
+	return err != nil || c.Status == snapshot.StatusExited || !running(&c) && !shimAlive(&c)
+}
+
 func emit(b []byte, r LogsRequest) error {
 	var line logLine
 	if err := json.Unmarshal(b, &line); err != nil {
-		return &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "logs", Err: err}
+		return nil // torn by a crash; what comes after it is sound
 	}
 	w := r.Stdout
 	if line.Stream == "stderr" {
@@ -125,4 +127,10 @@ func seekTail(f *os.File, n int) error {
 	}
 	_, err = f.Seek(0, io.SeekStart)
 	return err
+}
+
+// shimAlive says whether the process that writes a container's log and record still exists.
+func shimAlive(c *snapshot.Container) bool {
+	_, err := proc.StartTime(c.ShimPid)
+	return err == nil
 }

@@ -153,7 +153,7 @@ func TestShimKilledDuringFill(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		process.Release()
+		_ = process.Release()
 		for _, c := range made {
 			if s := status(svc, c); strings.HasPrefix(s, "bad") {
 				t.Errorf("%s: %s", c.Name, s)

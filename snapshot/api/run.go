@@ -19,6 +19,9 @@ import (
 
 // Run makes a container and starts it.
 func (l *Local) Run(ctx context.Context, r RunRequest) (*snapshot.Container, error) {
+	if err := checkRun(r); err != nil {
+		return nil, err
+	}
 	c := l.newRecord(r.Name)
 	c.Volumes, c.Limits, c.AutoRemove = r.Volumes, r.Limits, r.Remove
 	c.Hostname = r.Hostname
@@ -128,6 +131,9 @@ func (l *Local) image(ctx context.Context, r RunRequest) (snapshot.Base, *v1.Ima
 			return base, nil, err
 		}
 		base, raw = snapshot.Base{Layers: img.Layers}, img.Raw
+		if len(raw) == 0 {
+			raw = []byte("{}") // a root file system without a configuration
+		}
 		if err := l.store.PinImage(r.Image, base, raw); err != nil {
 			return base, nil, err
 		}

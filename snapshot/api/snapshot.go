@@ -22,6 +22,12 @@ var generatedFiles = []string{"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
 // Snapshot captures a container: one of ours, or one of another runtime.
 func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResult, error) {
 	start := time.Now()
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Timeout, &snapshot.Error{Kind: snapshot.KindFailed, Op: "snapshot",
+			On: r.Container + r.Runtime, Err: fmt.Errorf("not done within %s", r.Timeout), Hint: "give it more with --timeout"})
+		defer cancel()
+	}
 	req := capture.Request{Name: r.Name, Replace: r.Replace, Stop: r.Stop, Timeout: r.Timeout}
 	if r.Progress != nil {
 		req.Progress = func(phase string) { r.Progress(Progress{Phase: phase}) }

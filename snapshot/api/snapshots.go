@@ -191,8 +191,9 @@ func (l *Local) ImportSnapshot(ctx context.Context, archive io.Reader, r ImportR
 		}
 	}
 	b := bufio.NewReaderSize(archive, 1<<20)
+	accept := func(cfg snapshot.Config) error { return trusted(cfg, r.Trust) }
 	if !store.IsPodmanArchive(b) {
-		return l.store.Import(ctx, b, r.Name, func(cfg snapshot.Config) error { return trusted(cfg, r.Trust) })
+		return l.store.Import(ctx, b, r.Name, accept)
 	}
 	var base *snapshot.Base
 	if r.Base != "" {
@@ -202,15 +203,7 @@ func (l *Local) ImportSnapshot(ctx context.Context, archive io.Reader, r ImportR
 		}
 		base = &given
 	}
-	return l.store.ImportPodman(ctx, b, r.Name, base, func(images string, cfg *snapshot.Config) (uint32, error) {
-		root, err := capture.Adopt(images, cfg)
-		if err != nil {
-			return 0, err
-		}
-		chosen := *cfg
-		chosen.Base = snapshot.Base{} // that is the user's choice, not the archive's
-		return root, trusted(chosen, r.Trust)
-	})
+	return l.store.ImportPodman(ctx, b, r.Name, base, capture.Adopt, accept)
 }
 
 func (l *Local) freeName(name string) error {
@@ -231,9 +224,6 @@ func trusted(cfg snapshot.Config, trust bool) error {
 		return nil
 	}
 	var paths []string
-	if cfg.Base.Dir != "" {
-		paths = append(paths, cfg.Base.Dir)
-	}
 	for _, m := range cfg.Mounts {
 		if m.Kind == snapshot.MountBind {
 			paths = append(paths, m.Source)

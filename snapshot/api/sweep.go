@@ -2,36 +2,28 @@ package api
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
-	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
 // cgroupParent is the cgroup below which the cgroups of all containers lie. Cgroups are one tree for the whole host, so
-// its name tells installations apart: two that share a host must have bridges of different names anyway.
-func (l *Local) cgroupParent() string { return "/snapd-ctr-" + l.cfg.Bridge }
+// its name tells installations apart, by their bridge and their state directory: what lies in it is ours to remove.
+func (l *Local) cgroupParent() string {
+	sum := sha256.Sum256([]byte(l.cfg.Root))
+	return "/snapd-ctr-" + l.cfg.Bridge + "-" + hex.EncodeToString(sum[:4])
+}
 
 // sandboxGone ends whatever is left of a container's processes and gives back its cgroup and address. Mounts and
 // network namespaces need no sweeping: they vanish with the processes that hold them.
 func (l *Local) sandboxGone(c *snapshot.Container) error {
-	var errs []error
-	if c.Cgroup != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		g := sandbox.OpenCgroup(c.Cgroup)
-		errs = append(errs, g.Kill(ctx), g.Remove())
-	}
-	if c.Network.Mode == "bridge" {
-		errs = append(errs, l.bridge.Release(c.ID))
-	}
-	errs = append(errs, os.RemoveAll(filepath.Join(l.cfg.Run, "libcontainer", c.ID)))
-	return errors.Join(errs...)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return shim.SweepHost(ctx, l.paths(), *c)
 }
 
 // sweep removes a container and everything of it.
@@ -39,7 +31,7 @@ func (l *Local) sweep(c *snapshot.Container) error {
 	if err := l.sandboxGone(c); err != nil {
 		return fmt.Errorf("clean up container %s: %w", c.Name, err)
 	}
-	return os.RemoveAll(shim.ContainerDir(l.cfg.Root, c.ID))
+	return shim.RemoveFiles(l.cfg.Root, c.ID)
 }
 
 // settle records the end of a container whose process is gone. Its shim does so when it lives; when it does not,

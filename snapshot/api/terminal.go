@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
@@ -33,19 +34,36 @@ func execTerminal(ctx context.Context, client *shim.Client, id string, q shim.Ex
 		return 0, err
 	}
 	defer func() { _ = term.Restore(in, saved) }()
+	joined := make(chan error, 1)
 	go func() {
 		master, err := sys.ReceiveFile(ours)
 		if err != nil {
+			joined <- err
 			return
 		}
+		defer master.Close()
 		join(ctx, master, r.Stdin, r.Stdout)
+		joined <- nil
 	}()
 	status, err := client.Exec(ctx, id, q, []*os.File{theirs}, nil)
 	theirs.Close()
-	return status, err
+	if err != nil {
+		return status, err
+	}
+	// The program has ended; what it wrote last is still on its way. A process that it left behind may hold the terminal.
+	select {
+	case err := <-joined:
+		return status, err
+	case <-time.After(lastWords):
+		return status, nil
+	}
 }
 
-// join copies between a terminal's master and the caller's terminal, and passes changes of its size on.
+// lastWords is how long the output of a program that has ended is waited for.
+const lastWords = 2 * time.Second
+
+// join copies between a terminal's master and the caller's terminal, and passes changes of its size on. It returns when
+// nobody has the terminal open any more.
 func join(ctx context.Context, master *os.File, in, out *os.File) {
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,9 +86,9 @@ type session struct {
 	layers []snapshot.Layer
 	made   *snapshot.Snapshot
 
-	frozenAt time.Time
-	frozen   time.Duration
-	phases   []snapshot.Phase
+	guests int // processes in the cgroup that are not of the container's tree
+	frozen time.Duration
+	phases []snapshot.Phase
 }
 
 func (s *session) actions() snapshot.Actions {
@@ -173,7 +174,8 @@ func (s *session) stage(context.Context) error {
 		return err
 	}
 	s.txn = txn
-	return s.makeScratch()
+	s.makeScratch()
+	return nil
 }
 
 func (s *session) unstage(context.Context) error {
@@ -203,7 +205,7 @@ func (s *session) plan(context.Context) error {
 	if len(src.Spec) > 0 {
 		s.cfg.Spec = json.RawMessage(src.Spec)
 	}
-	for _, target := range sortedKeys(src.Volumes) {
+	for _, target := range slices.Sorted(maps.Keys(src.Volumes)) {
 		s.cfg.Volumes = append(s.cfg.Volumes, src.Volumes[target]+":"+target)
 	}
 	s.cfg.Mounts, err = sandbox.PlanMounts(src.Pid, sandbox.PlanOptions{
@@ -213,15 +215,6 @@ func (s *session) plan(context.Context) error {
 	}
 	s.cfg.Stdio, err = stdioOf(src.Pid)
 	return err
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 func (s *session) imagesDir() string { return filepath.Join(s.scratch(), "images") }
@@ -244,11 +237,11 @@ func (s *session) freeze(ctx context.Context) error {
 		s.cfg.NetnsKey = netnsKey
 		external = append(external, fmt.Sprintf("net[%d]:%s", inode, netnsKey))
 	}
+	s.guests = guests(s.Source.Pid, s.Source.Cgroup)
 	s.cfg.Created = time.Now().UTC()
 	s.dump, err = s.Tool.Dump(ctx, criu.DumpOptions{
 		Pid: s.Source.Pid, Images: s.imagesDir(), Work: work, External: external,
 		LeaveRunning: !s.Stop, TCPClose: true, Timeout: s.Timeout, PidFile: os.Getenv(pidFileVariable)})
-	s.frozenAt = time.Now()
 	return err
 }
 
@@ -271,8 +264,7 @@ func (s *session) thaw(context.Context) error {
 	if err != nil {
 		return err
 	}
-	// CRIU's figure begins with the first task stopped and ends with the images written; ours adds the copying of
-	// files and the way back.
-	s.frozen = time.Duration(stats.FrozenMS*float64(time.Millisecond)) + time.Since(s.frozenAt)
+	// CRIU's figure: from the first task stopped to the last one let go, the copying of files included.
+	s.frozen = time.Duration(stats.FrozenMS * float64(time.Millisecond))
 	return nil
 }

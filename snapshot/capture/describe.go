@@ -35,6 +35,6 @@ func describe(images string, cfg *snapshot.Config) error {
 		return err
 	}
 	cfg.Findings = findings(cfg)
-	cfg.Engines = []snapshot.Verdict{{Engine: "criu", OK: true}}
+	cfg.Engines = []snapshot.Verdict{{Engine: snapshot.EngineCRIU, OK: true}}
 	return nil
 }

@@ -94,7 +94,14 @@ func (s *session) seal(context.Context) error {
 	if s.cfg.Memory, err = criu.ElideZeros(s.imagesDir()); err != nil {
 		return err
 	}
-	return describe(s.imagesDir(), &s.cfg)
+	if err := describe(s.imagesDir(), &s.cfg); err != nil {
+		return err
+	}
+	if s.guests > 0 {
+		s.cfg.Findings = append(s.cfg.Findings, snapshot.Finding{Code: "exec-not-captured",
+			Detail: fmt.Sprintf("%d processes that exec started are not part of the snapshot", s.guests)})
+	}
+	return nil
 }
 
 func (s *session) blobs(context.Context) error {

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 )
 
 // addresses returns the distinct addresses of sockets, in order.
@@ -17,6 +19,22 @@ func addresses(ls []snapshot.Listener) []netip.Addr {
 		}
 	}
 	return as
+}
+
+// guests counts the processes in the container's cgroup that are not below its init: programs that exec started.
+func guests(pid int, cgroup string) int {
+	pids, err := sandbox.OpenCgroup(cgroup).Pids()
+	tree, err2 := proc.Children(pid)
+	if cgroup == "" || err != nil || err2 != nil {
+		return 0
+	}
+	n := 0
+	for _, p := range slices.Compact(pids) {
+		if p != pid && !slices.Contains(tree, p) {
+			n++
+		}
+	}
+	return n
 }
 
 // findings says what a clone will see that differs from the original.

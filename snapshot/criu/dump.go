@@ -32,7 +32,6 @@ type DumpOptions struct {
 	External     []string // resources that CRIU must not dump, in its own notation ("mnt[/data]:data", "net[4026531840]:net")
 	LeaveRunning bool     // Finish lets the tasks run on instead of ending them
 	TCPClose     bool     // established TCP connections are closed in the images
-	LogLevel     int      // CRIU's: 0 means 2, errors and warnings
 	// Timeout bounds the whole of Dump, and CRIU's freezing of tasks, which otherwise may take 10 seconds. 0 means that
 	// only the context bounds it.
 	Timeout time.Duration
@@ -102,7 +101,7 @@ func (o *DumpOptions) request(dirs dirs) *rpc.CriuOpts {
 		// The master of the container's terminal is held by its runtime.
 		OrphanPtsMaster: new(true),
 	}
-	common(r, dirs, dumpLog, o.LogLevel)
+	common(r, dirs, dumpLog, defaultLogLevel)
 	if o.Timeout > 0 {
 		r.Timeout = new(uint32((o.Timeout + time.Second - 1) / time.Second))
 	}
@@ -111,9 +110,6 @@ func (o *DumpOptions) request(dirs dirs) *rpc.CriuOpts {
 
 // common sets what dump and restore share.
 func common(r *rpc.CriuOpts, dirs dirs, log string, level int) {
-	if level == 0 {
-		level = defaultLogLevel
-	}
 	r.ImagesDirFd = new(int32(dirs.images.Fd()))
 	r.WorkDirFd = new(int32(dirs.work.Fd()))
 	r.LogFile = new(log)

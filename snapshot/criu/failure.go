@@ -34,11 +34,11 @@ func failure(op string, root int, cause error, logPath string) *snapshot.Error {
 	}
 	if why, ok := diagnose(log, kernel{root}); ok && byCRIU {
 		e.Kind, e.Hint = why.kind, why.hint
-		e.Err = fmt.Errorf("%s (CRIU's log: %s)", why.text, logPath)
+		e.Err = errors.New(why.text)
 	} else if first := firstError(log); first != "" {
-		e.Err = fmt.Errorf("%w: %s (CRIU's log: %s)", cause, first, logPath)
+		e.Err = fmt.Errorf("%w: %s", cause, first)
 		if byCRIU {
-			e.Err = fmt.Errorf("%s (CRIU's log: %s)", first, logPath)
+			e.Err = errors.New(first)
 		}
 	}
 	return e

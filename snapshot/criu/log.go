@@ -59,6 +59,6 @@ func firstError(log string) string {
 
 // tail returns the last lines of a log.
 func tail(log string) string {
-	lines := strings.SplitAfter(log, "\n")
+	lines := slices.DeleteFunc(strings.SplitAfter(log, "\n"), harmless)
 	return strings.Join(lines[max(0, len(lines)-tailMax-1):], "")
 }

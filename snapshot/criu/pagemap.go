@@ -6,9 +6,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
 const (
@@ -191,19 +192,10 @@ func mapPages(dir string, p *pagemap) (mapped, error) {
 	if fi, err := f.Stat(); err != nil || fi.Size() < size {
 		return nil, corrupt(path, "shorter than %d bytes", size)
 	}
-	m, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED|syscall.MAP_POPULATE)
-	if err != nil {
-		return nil, fmt.Errorf("map %s: %w", path, err)
-	}
-	return m, nil
+	return sys.MapFile(f)
 }
 
 // page returns the page at an offset.
 func (m mapped) page(offset int64) []byte { return m[offset : offset+pageSize] }
 
-func (m mapped) Close() error {
-	if len(m) == 0 {
-		return nil
-	}
-	return syscall.Munmap(m)
-}
+func (m mapped) Close() error { return sys.UnmapFile(m) }

@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func (o *RestoreOptions) request(dirs dirs) *rpc.CriuOpts {
 	if o.Lazy {
 		r.LazyPages = new(true)
 	}
-	common(r, dirs, restoreLog, o.LogLevel)
+	common(r, dirs, restoreLog, cmp.Or(o.LogLevel, defaultLogLevel))
 	if o.Root != "" {
 		r.Root = new(o.Root)
 	}

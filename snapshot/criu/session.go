@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
 const (
@@ -151,9 +152,11 @@ func (s *session) read() (message, error) {
 	if err != nil {
 		return message{}, err
 	}
-	file, err := passedFile(oob[:on])
-	if err != nil {
-		return message{}, err
+	var file *os.File
+	if on > 0 {
+		if file, err = sys.PassedFile(oob[:on]); err != nil {
+			return message{}, fmt.Errorf("message of criu: %w", err)
+		}
 	}
 	m := message{resp: &rpc.CriuResp{}, file: file}
 	if flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0 {
@@ -165,30 +168,6 @@ func (s *session) read() (message, error) {
 		return message{}, fmt.Errorf("decode a message of criu: %w", err)
 	}
 	return m, nil
-}
-
-// passedFile returns the first descriptor in a control message and closes the others.
-func passedFile(oob []byte) (*os.File, error) {
-	if len(oob) == 0 {
-		return nil, nil
-	}
-	scms, err := syscall.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, fmt.Errorf("parse a control message of criu: %w", err)
-	}
-	var fds []int
-	for _, scm := range scms {
-		if got, err := syscall.ParseUnixRights(&scm); err == nil {
-			fds = slices.Concat(fds, got)
-		}
-	}
-	if len(fds) == 0 {
-		return nil, nil
-	}
-	for _, fd := range fds[1:] {
-		syscall.Close(fd)
-	}
-	return os.NewFile(uintptr(fds[0]), "from-criu"), nil
 }
 
 // close closes the socket, which ends criu unless it is ending anyway, and reaps it; after a while it kills.

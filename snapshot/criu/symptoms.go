@@ -15,6 +15,10 @@ var symptoms = []symptom{
 		text: "WHO uses io_uringFD, which cannot be captured",
 		hint: "have the program not use io_uring (Node: UV_USE_IO_URING=0), or deny it io_uring_setup by seccomp, and start it again",
 	}, {
+		log: regexp.MustCompile(`fsnotify:\s+Can't dump that handle`), kind: snapshot.KindUncloneable, link: "anon_inode:inotify",
+		text: "WHO watches a file with inotifyFD that CRIU cannot find again: one of the container's overlay",
+		hint: "have the program watch nothing, or only files on a tmpfs or a volume",
+	}, {
 		log: regexp.MustCompile(`anon_inode:\[userfaultfd\]`), kind: snapshot.KindUncloneable,
 		link: "anon_inode:[userfaultfd]",
 		text: "WHO has a userfaultfd openFD, which cannot be captured",

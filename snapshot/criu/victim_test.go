@@ -12,25 +12,19 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
-	"time"
+	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 )
 
-// findTool returns the criu to test with: that of SNAPD_CTR_CRIU, or that of PATH.
+// findTool returns the criu to test with: that of SNAPD_CTR_CRIU, or that of `make setup`.
 func findTool(t testing.TB) Tool {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("CRIU needs root")
 	}
-	path := os.Getenv("SNAPD_CTR_CRIU")
-	if path == "" {
-		var err error
-		if path, err = exec.LookPath("criu"); err != nil {
-			t.Fatal("no criu: set SNAPD_CTR_CRIU, or run `make test`")
-		}
-	}
-	return Tool{Path: path}
+	return Tool{Path: testhost.CRIU(t)}
 }
 
 // victimProgram is the compiled testdata/victim.c.

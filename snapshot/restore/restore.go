@@ -22,9 +22,6 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
-// Name is the name of the engine.
-const Name = "criu"
-
 // Engine clones snapshots.
 type Engine struct {
 	Tool   criu.Tool
@@ -168,7 +165,7 @@ func (s *session) restore(ctx context.Context) error {
 		Images: s.r.Images, Work: s.work, Root: s.rootfsDir(),
 		External: s.externals, Inherit: fds, TCPClose: true, Lazy: s.out.Memory != nil,
 		// No hardware breakpoints: arming them costs 10 ms in virtual machines, and system call stops do the same.
-		Env: []string{"CRIU_FAULT=130"}, LogLevel: 4,
+		Env:     []string{"CRIU_FAULT=130"},
 		PidFile: os.Getenv(pidFileVariable),
 		OnSetup: s.onSetup,
 		OnReady: s.onReady,

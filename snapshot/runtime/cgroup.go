@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -19,27 +18,23 @@ import (
 // unified is the key of the v2 hierarchy among a process's cgroups.
 const unified = ""
 
-// parseCgroups reads /proc/PID/cgroup: the path of the process below the root of each hierarchy, by controller.
-func parseCgroups(s string) map[string]string {
+// byController takes the names of hierarchies ("cpu,cpuacct") apart.
+func byController(hierarchies map[string]string) map[string]string {
 	m := make(map[string]string)
-	for line := range strings.Lines(s) {
-		f := strings.SplitN(strings.TrimRight(line, "\n"), ":", 3)
-		if len(f) < 3 {
-			continue
-		}
-		for controller := range strings.SplitSeq(f[1], ",") {
-			m[controller] = f[2]
+	for name, path := range hierarchies {
+		for controller := range strings.SplitSeq(name, ",") {
+			m[controller] = path
 		}
 	}
 	return m
 }
 
 func (s *Source) observeCgroup(spec *specs.Spec) error {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.Pid))
+	hierarchies, err := proc.Cgroups(s.Pid)
 	if err != nil {
 		return err
 	}
-	paths := parseCgroups(string(b))
+	paths := byController(hierarchies)
 	if spec.Linux != nil {
 		for c, p := range paths {
 			paths[c] = trimToContainer(p, spec.Linux.CgroupsPath)

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -56,22 +55,24 @@ func TestTrimToContainer(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	for _, c := range []struct {
-		name, cgroups, options string
-		files                  map[string]string
-		want                   snapshot.Limits
-		frozen                 bool
+		name    string
+		cgroups map[string]string
+		options string
+		files   map[string]string
+		want    snapshot.Limits
+		frozen  bool
 	}{
-		{"v2", "0::/a/b\n", "rw", map[string]string{"memory.max": "1048576", "cpu.max": "150000 100000", "pids.max": "7", "cgroup.freeze": "1"},
+		{"v2", map[string]string{"": "/a/b"}, "rw", map[string]string{"memory.max": "1048576", "cpu.max": "150000 100000", "pids.max": "7", "cgroup.freeze": "1"},
 			snapshot.Limits{MemoryBytes: 1 << 20, CPUs: 1.5, Pids: 7}, true},
-		{"v2 without limits", "0::/a/b\n", "rw", map[string]string{"memory.max": "max", "cpu.max": "max 100000", "pids.max": "max", "cgroup.freeze": "0"},
+		{"v2 without limits", map[string]string{"": "/a/b"}, "rw", map[string]string{"memory.max": "max", "cpu.max": "max 100000", "pids.max": "max", "cgroup.freeze": "0"},
 			snapshot.Limits{}, false},
-		{"v1", "5:cpu,cpuacct,memory,pids,freezer:/a/b\n0::/\n", "rw,cpu,cpuacct,memory,pids,freezer", map[string]string{
+		{"v1", map[string]string{"cpu,cpuacct,memory,pids,freezer": "/a/b", "": "/"}, "rw,cpu,cpuacct,memory,pids,freezer", map[string]string{
 			"memory.limit_in_bytes": "1048576", "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000", "pids.max": "9", "freezer.state": "FROZEN"},
 			snapshot.Limits{MemoryBytes: 1 << 20, CPUs: 0.5, Pids: 9}, true},
-		{"v1 without limits", "5:cpu,cpuacct,memory,pids,freezer:/a/b\n", "rw,cpu,cpuacct,memory,pids,freezer", map[string]string{
+		{"v1 without limits", map[string]string{"cpu,cpuacct,memory,pids,freezer": "/a/b"}, "rw,cpu,cpuacct,memory,pids,freezer", map[string]string{
 			"memory.limit_in_bytes": "9223372036854771712", "cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000", "pids.max": "max", "freezer.state": "THAWED"},
 			snapshot.Limits{}, false},
-		{"nothing to read", "5:memory:/gone\n", "rw,memory", nil, snapshot.Limits{}, false},
+		{"nothing to read", map[string]string{"memory": "/gone"}, "rw,memory", nil, snapshot.Limits{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -85,7 +86,7 @@ func TestLimits(t *testing.T) {
 			if c.options == "rw" {
 				fstype = "cgroup2"
 			}
-			g := cgroup{parseCgroups(c.cgroups), []proc.Mount{{FSType: fstype, Root: "/", Mountpoint: root, VFSOptions: c.options}}}
+			g := cgroup{byController(c.cgroups), []proc.Mount{{FSType: fstype, Root: "/", Mountpoint: root, VFSOptions: c.options}}}
 			if got := g.limits(); got != c.want || g.frozen() != c.frozen {
 				t.Errorf("%+v, frozen %v", got, g.frozen())
 			}
@@ -119,19 +120,6 @@ func FuzzParseStatus(f *testing.F) {
 		var p process
 		if err := p.parseStatus(text); err == nil && p.depth == 0 {
 			t.Errorf("%q: %+v", text, p)
-		}
-	})
-}
-
-func FuzzParseCgroups(f *testing.F) {
-	f.Add("9:name=systemd:/a\n1:cpu,cpuacct:/b:c\n0::/d\n", "cpu", "/b:c")
-	f.Fuzz(func(t *testing.T, text, controller, path string) {
-		parseCgroups(text)
-		if safe := fmt.Sprintf("%q%q", controller, path); len(safe) != len(controller)+len(path)+4 || slices.ContainsFunc([]rune(controller), func(r rune) bool { return r == ':' || r == ',' }) {
-			t.Skip()
-		}
-		if got := parseCgroups("3:" + controller + ":" + path + "\n"); got[controller] != path {
-			t.Errorf("%q %q: %v", controller, path, got)
 		}
 	})
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
 
-	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 )
 
 // Within runs f with the calling thread in the cgroup, so that processes which f starts are born there, and says whether
@@ -35,15 +35,13 @@ func (c *Cgroup) Within(f func() error) (inside bool, err error) {
 
 // threadHome returns where the calling thread is in each hierarchy of version 1: mount point -> path.
 func (c *Cgroup) threadHome() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/thread-self/cgroup")
+	cgroups, err := proc.Cgroups(syscall.Gettid())
 	if err != nil {
 		return nil, err
 	}
 	home := make(map[string]string)
-	for line := range strings.Lines(string(b)) {
-		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		name, path, ok := strings.Cut(rest, ":")
-		if mount, known := c.hierarchies[name]; ok && known && name != "" {
+	for name, path := range cgroups {
+		if mount, known := c.hierarchies[name]; known && name != "" {
 			home[mount] = path
 		}
 	}
@@ -69,16 +67,4 @@ func moveThread(dir string) error {
 		return fmt.Errorf("move a thread to cgroup %s: %w", dir, err)
 	}
 	return nil
-}
-
-// SetLimits sets the limits of a cgroup that has processes. Memory that they have already may be more than the limit:
-// the error then says so.
-func (c *Cgroup) SetLimits(l snapshot.Limits) error {
-	if err := c.check(); err != nil {
-		return err
-	}
-	if l == (snapshot.Limits{}) {
-		return nil
-	}
-	return c.limit(l)
 }

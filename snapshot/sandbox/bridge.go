@@ -189,11 +189,7 @@ func (b Bridge) Release(id string) error {
 	return err
 }
 
-// Sweep frees the addresses of all containers that are not alive, and returns their ids.
-func (b Bridge) Sweep(alive func(id string) bool) (freed []string, err error) {
-	return b.sweep(func(id string) bool { return !alive(id) })
-}
-
+// sweep frees the addresses of the containers that are gone, and returns their ids.
 func (b Bridge) sweep(gone func(id string) bool) ([]string, error) {
 	if _, err := os.Stat(b.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil, nil

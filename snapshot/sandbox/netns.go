@@ -53,18 +53,6 @@ func multipathDown() error {
 	return errors.Join(err, f.Close())
 }
 
-// OpenNetns opens a network namespace by path, "/proc/PID/ns/net".
-func OpenNetns(path string) (*Netns, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := sys.IsNetns(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &Netns{f}, nil
-}
-
 // File returns the descriptor, which stays the Netns's own.
 func (n *Netns) File() *os.File { return n.f }
 

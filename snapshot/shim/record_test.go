@@ -68,35 +68,3 @@ func TestRecordErrors(t *testing.T) {
 		t.Error("list hides a broken record")
 	}
 }
-
-func TestStartTime(t *testing.T) {
-	start, err := StartTime(os.Getpid())
-	if err != nil || start == 0 {
-		t.Fatalf("start time %d, %v", start, err)
-	}
-	boot, err := BootID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := snapshot.Container{Pid: os.Getpid(), StartTime: start, BootID: boot}
-	if !Alive(c) {
-		t.Error("this process is not alive")
-	}
-	c.StartTime++
-	if Alive(c) {
-		t.Error("another process with the same id is alive")
-	}
-}
-
-// A process chooses its name, the second field.
-func FuzzParseStartTime(f *testing.F) {
-	f.Add("sh", "R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 12345 20")
-	f.Add("a) R 1", "")
-	f.Fuzz(func(t *testing.T, name, rest string) {
-		_, _ = parseStartTime(rest)
-		got, err := parseStartTime("1 (" + name + ") R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 12345 20\n")
-		if err != nil || got != 12345 {
-			t.Errorf("%d, %v with the name %q", got, err, name)
-		}
-	})
-}

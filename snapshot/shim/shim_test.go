@@ -114,7 +114,7 @@ func TestPing(t *testing.T) {
 	if pid, err := c.Ping(t.Context()); err != nil || pid != os.Getpid() || c.Pid() != pid {
 		t.Errorf("Ping: %d, %v; want %d", pid, err, os.Getpid())
 	}
-	if info, err := os.Stat(c.Socket()); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(c.socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket: %v, %v; want mode 0600", info.Mode(), err)
 	}
 }

@@ -28,7 +28,7 @@ func Sweep(ctx context.Context, p Paths, id string) error {
 		return &snapshot.Error{Kind: snapshot.KindState, Op: "sweep", On: snapshot.ShortID(id), Err: errors.New("its shim is alive"),
 			Hint: "stop the container first"}
 	}
-	if err := sweepHost(ctx, p, c); err != nil {
+	if err := SweepHost(ctx, p, c); err != nil {
 		return fmt.Errorf("sweep %s: %w", snapshot.ShortID(id), err)
 	}
 	switch c.Status {
@@ -79,7 +79,8 @@ func held(ctx context.Context, c snapshot.Container) bool {
 	return err == nil && shim.Pid() == c.ShimPid || err != nil && snapshot.KindOf(err) != snapshot.KindUnreachable
 }
 
-func sweepHost(ctx context.Context, p Paths, c snapshot.Container) error {
+// SweepHost ends what is left of a container's processes and gives back its cgroup, its address and libcontainer's state.
+func SweepHost(ctx context.Context, p Paths, c snapshot.Container) error {
 	var errs []error
 	if c.Cgroup != "" {
 		g := sandbox.OpenCgroup(c.Cgroup)

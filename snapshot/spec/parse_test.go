@@ -102,42 +102,12 @@ func TestParseVolume(t *testing.T) {
 	}
 }
 
-func TestParseBytes(t *testing.T) {
-	for in, want := range map[string]int64{
-		"0": 0, "100": 100, "100b": 100, "1k": 1024, "512m": 512 << 20, "512M": 512 << 20, "1.5g": 3 << 29, "1GiB": 1 << 30,
-		"2kb": 2048, "10 mb": 10 << 20, "3t": 3 << 40, "1p": 1 << 50, "9223372036854775807": math.MaxInt64, ".5k": 512,
-	} {
-		if got, err := ParseBytes(in); err != nil || got != want {
-			t.Errorf("%q = %d, %v; want %d", in, got, err, want)
-		}
-	}
-	for _, bad := range []string{"", "m", "-1", "+1", "1x", "1bb", "1mm", "1e3", "1..5m", ".", "8192p", "9223372036854775808", "1  m", "0x10", "m5", "NaN", "∞", "1 2"} {
-		got, err := ParseBytes(bad)
-		if err == nil {
-			t.Errorf("%q was taken for %d", bad, got)
-			continue
-		}
-		wantKind(t, bad, err, snapshot.KindInvalid, "not a number of bytes")
-	}
-}
-
 func FuzzParseVolume(f *testing.F) {
 	f.Add("/a:/b:ro")
 	f.Fuzz(func(t *testing.T, s string) {
 		source, target, _, err := ParseVolume(s)
 		if err == nil && (!filepath.IsAbs(source) || !filepath.IsAbs(target) || target == "/" || filepath.Clean(target) != target) {
 			t.Errorf("%q gives %q, %q", s, source, target)
-		}
-	})
-}
-
-func FuzzParseBytes(f *testing.F) {
-	for _, s := range []string{"1.5g", "9223372036854775807b", "0.0000001p", "10 kib"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := ParseBytes(s); err == nil && n < 0 {
-			t.Errorf("%q = %d", s, n)
 		}
 	})
 }

@@ -26,18 +26,15 @@ type Options struct {
 	Workdir  string   // absolute
 	User     string   // as ParseUser takes it
 	Hostname string
-	Terminal bool     // standard input and output are a terminal
 	Volumes  []string // as ParseVolume takes them
 	Limits   snapshot.Limits
 
 	CgroupPath  string // below each hierarchy, starting with "/"
-	Netns       string // path of the network namespace to join; empty: a new one
 	HostNetwork bool   // stay in the host's network namespace
 
-	Files   map[string]string // path in the container -> file of the host, bound
-	Image   *v1.ImageConfig   // nil: no defaults
-	Rootfs  string            // directory of the root file system, where users are looked up
-	Seccomp bool              // with the default system call filter
+	Image   *v1.ImageConfig // nil: no defaults
+	Rootfs  string          // directory of the root file system, where users are looked up
+	Seccomp bool            // with the default system call filter
 }
 
 // New returns the spec of the container that o describes. Its errors are of KindInvalid, and of KindNotFound where a
@@ -104,7 +101,6 @@ func newProcess(o Options, image v1.ImageConfig) (*specs.Process, error) {
 		return nil, err
 	}
 	return &specs.Process{
-		Terminal:     o.Terminal,
 		User:         account.user,
 		Args:         args,
 		Env:          env,
@@ -149,9 +145,6 @@ func environment(o Options, image []string, home string) ([]string, error) {
 	if o.Hostname != "" {
 		env = append(env, "HOSTNAME="+o.Hostname)
 	}
-	if o.Terminal {
-		env = append(env, "TERM=xterm")
-	}
 	for _, v := range slices.Concat(image, o.Env) {
 		name, _, set := strings.Cut(v, "=")
 		if name == "" || strings.ContainsRune(v, 0) {
@@ -181,7 +174,7 @@ func namespaces(o Options) []specs.LinuxNamespace {
 		{Type: specs.UTSNamespace},
 	}
 	if !o.HostNetwork {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: o.Netns})
+		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	}
 	return ns
 }
@@ -262,12 +255,6 @@ func allMounts(o Options) ([]specs.Mount, error) {
 	}
 	for _, m := range defaultMounts() {
 		put(m)
-	}
-	for _, target := range slices.Sorted(maps.Keys(o.Files)) {
-		if !path.IsAbs(target) || path.Clean(target) == "/" {
-			return nil, invalid("file", target, "is not an absolute path", "")
-		}
-		put(bind(o.Files[target], path.Clean(target), "rbind", "rprivate"))
 	}
 	seen := make(map[string]string)
 	for _, v := range o.Volumes {

@@ -307,7 +307,7 @@ func FuzzImport(f *testing.F) {
 		for _, read := range []func() (*snapshot.Snapshot, error){
 			func() (*snapshot.Snapshot, error) { return s.Import(t.Context(), bytes.NewReader(archive), "a", nil) },
 			func() (*snapshot.Snapshot, error) {
-				return s.ImportPodman(t.Context(), bytes.NewReader(archive), "b", base, nil)
+				return s.ImportPodman(t.Context(), bytes.NewReader(archive), "b", base, nil, nil)
 			},
 		} {
 			sn, err := read()

@@ -14,8 +14,8 @@ func failure(op, on string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*snapshot.Error](err); ok {
-		return e
+	if _, ok := errors.AsType[*snapshot.Error](err); ok {
+		return err
 	}
 	e := &snapshot.Error{Kind: snapshot.KindFailed, Op: op, On: on, Err: err}
 	switch {

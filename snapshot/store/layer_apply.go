@@ -14,11 +14,11 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
-// ApplyLayer unpacks an OCI layer (plain, gzip or zstd) into the empty directory dir so that it can be a lower
+// applyLayer unpacks an OCI layer (plain, gzip or zstd) into the empty directory dir so that it can be a lower
 // directory of an overlay: whiteouts become character devices 0:0, opaque marks the attribute trusted.overlay.opaque.
 // Nothing outside dir is touched whatever the layer says: entries that try are refused with KindCorrupt, and so is
 // what does not belong in a layer (device nodes outside dev/, names with ".."). An absolute name means the layer's top.
-func ApplyLayer(ctx context.Context, dir string, r io.Reader) error {
+func applyLayer(ctx context.Context, dir string, r io.Reader) error {
 	return applyTar(ctx, dir, r, unpacking{overlay: true, at: "/"})
 }
 

@@ -56,7 +56,7 @@ func applied(t testing.TB, layer []byte) (string, error) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "layer")
 	must(t, os.Mkdir(dir, 0o700))
-	return dir, store.ApplyLayer(t.Context(), dir, bytes.NewReader(layer))
+	return dir, store.ApplyLayerForTest(t.Context(), dir, bytes.NewReader(layer))
 }
 
 func layerOf(t testing.TB, upper string) []byte {
@@ -393,7 +393,7 @@ func TestApplyLayerCompressedAndTruncated(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := store.ApplyLayer(ctx, t.TempDir(), bytes.NewReader(plain)); !errors.Is(err, context.Canceled) {
+	if err := store.ApplyLayerForTest(ctx, t.TempDir(), bytes.NewReader(plain)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled context gives %v", err)
 	}
 }
@@ -407,7 +407,7 @@ func FuzzApplyLayer(f *testing.F) {
 		top := t.TempDir()
 		dir := filepath.Join(top, "sub/layer")
 		must(t, os.MkdirAll(dir, 0o700))
-		err := store.ApplyLayer(t.Context(), dir, bytes.NewReader(layer))
+		err := store.ApplyLayerForTest(t.Context(), dir, bytes.NewReader(layer))
 		if err != nil && snapshot.KindOf(err) != snapshot.KindCorrupt && snapshot.KindOf(err) != snapshot.KindFailed {
 			t.Errorf("%v", err)
 		}

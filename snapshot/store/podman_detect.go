@@ -42,7 +42,7 @@ func dumpStats(cfg snapshot.Config) []byte {
 	const imageMagic, statsMagic = 0x55105940, 0x57093306
 	fields := [...]uint64{5: uint64(cfg.Memory.Pages), 7: uint64(cfg.Memory.Pages), 9: 0}
 	for _, p := range cfg.Phases {
-		if p.Name == "frozen" {
+		if p.Name == string(snapshot.EffectDump) { // in which the tasks were frozen nearly all the time
 			fields[2] = uint64(p.MS * 1000)
 		}
 	}

@@ -25,8 +25,9 @@ import (
 // nil, the image of the archive's own name is used if it was pulled. Without either the error is KindIncompatible.
 //
 // adopt, unless it is nil, is called for an archive that is not of ours, with the directory of CRIU's images and what the
-// archive says: it makes both fit for clones, or refuses.
-func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base, adopt Adopt) (*snapshot.Snapshot, error) {
+// archive says: it makes both fit for clones, or refuses. accept, unless it is nil, is then asked whether the record may be
+// published, whoever's archive it is.
+func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base, adopt Adopt, accept func(snapshot.Config) error) (*snapshot.Snapshot, error) {
 	t, err := s.Begin()
 	if err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base
 	if err := a.read(plain); err != nil {
 		return nil, err
 	}
-	return a.publish(ctx, name, base, adopt)
+	return a.publish(ctx, name, base, adopt, accept)
 }
 
 // Adopt makes the images and the record of somebody else's dump fit for clones. It returns the mode that the container's
@@ -133,7 +134,7 @@ func (a *podmanIn) image(name string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base, adopt Adopt) (*snapshot.Snapshot, error) {
+func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base, adopt Adopt, accept func(snapshot.Config) error) (*snapshot.Snapshot, error) {
 	if _, err := os.Stat(filepath.Join(a.images, "inventory.img")); err != nil || a.config == nil || a.spec == nil {
 		return nil, &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "import", On: "the archive",
 			Err:  errors.New("it lacks config.dump, spec.dump or checkpoint/inventory.img"),
@@ -151,6 +152,11 @@ func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base
 	}
 	if adopt != nil && a.own == nil {
 		if a.root, err = adopt(a.images, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if accept != nil {
+		if err := accept(*cfg); err != nil {
 			return nil, err
 		}
 	}

@@ -59,7 +59,7 @@ func TestPodmanRoundTrip(t *testing.T) {
 	if store.IsPodmanArchive(bufio.NewReaderSize(bytes.NewReader(export(t, a, sn.ID)), 1<<16)) {
 		t.Error("an OCI layout is taken for a podman archive")
 	}
-	got, err := a.ImportPodman(t.Context(), bytes.NewReader(b.Bytes()), "back", nil, nil)
+	got, err := a.ImportPodman(t.Context(), bytes.NewReader(b.Bytes()), "back", nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestPodmanRoundTrip(t *testing.T) {
 		t.Error("pages differ")
 	}
 	// Another store has no such base.
-	_, err = open(t, filepath.Join(t.TempDir(), "b")).ImportPodman(t.Context(), bytes.NewReader(b.Bytes()), "back", nil, nil)
+	_, err = open(t, filepath.Join(t.TempDir(), "b")).ImportPodman(t.Context(), bytes.NewReader(b.Bytes()), "back", nil, nil, nil)
 	wantKind(t, err, snapshot.KindIncompatible)
 	if !strings.Contains(snapshot.HintOf(err), "--base") {
 		t.Errorf("the hint is %q", snapshot.HintOf(err))
@@ -126,7 +126,7 @@ func theirs(t testing.TB, more ...entry) []byte {
 func TestImportOfPodmansOwn(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store"))
 	archive := theirs(t)
-	_, err := s.ImportPodman(t.Context(), bytes.NewReader(archive), "counter", nil, nil)
+	_, err := s.ImportPodman(t.Context(), bytes.NewReader(archive), "counter", nil, nil, nil)
 	wantKind(t, err, snapshot.KindIncompatible)
 
 	dir := t.TempDir()
@@ -137,7 +137,7 @@ func TestImportOfPodmansOwn(t *testing.T) {
 	if err := s.PinImage("docker.io/library/busybox:latest", snapshot.Base{Dir: dir}, []byte(`{}`)); err != nil {
 		t.Fatal(err)
 	}
-	sn, err := s.ImportPodman(t.Context(), bytes.NewReader(archive), "counter", nil, nil)
+	sn, err := s.ImportPodman(t.Context(), bytes.NewReader(archive), "counter", nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,12 +178,12 @@ func TestImportPodmanRefuses(t *testing.T) {
 		"deleted files": {&tar.Header{Typeflag: tar.TypeReg, Name: "deleted.files"}, []byte(`["x`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.ImportPodman(t.Context(), bytes.NewReader(theirs(t, e)), "x", base, nil)
+			_, err := s.ImportPodman(t.Context(), bytes.NewReader(theirs(t, e)), "x", base, nil, nil)
 			wantKind(t, err, snapshot.KindCorrupt)
 		})
 	}
 	incremental := entry{&tar.Header{Typeflag: tar.TypeSymlink, Name: "checkpoint/parent", Linkname: "../pre-checkpoint"}, nil}
-	_, err := s.ImportPodman(t.Context(), bytes.NewReader(theirs(t, incremental)), "x", base, nil)
+	_, err := s.ImportPodman(t.Context(), bytes.NewReader(theirs(t, incremental)), "x", base, nil, nil)
 	wantKind(t, err, snapshot.KindIncompatible)
 }
 

@@ -94,6 +94,16 @@ func (s *Store) unpacked(id string) (*Unpacked, error) {
 	if err := json.Unmarshal(b, &rc); err != nil {
 		return nil, corrupt("unpack", filepath.Join(dir, fileRecipe), "%w", err)
 	}
+	// A cache outlives a blob that was found damaged and taken away; what it holds is then as bad.
+	m, _, err := s.readManifest(id)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range m.Layers {
+		if err := s.present(d); err != nil {
+			return nil, err
+		}
+	}
 	u := &Unpacked{Images: filepath.Join(dir, dirImages), Contents: make(map[string]string)}
 	for _, d := range rc.Layers {
 		u.Lower = append(u.Lower, s.path(dirLayers, hexOf(d)))

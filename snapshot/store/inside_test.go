@@ -1,0 +1,4 @@
+package store
+
+// ApplyLayerForTest is what the tests outside of the package see of applyLayer.
+var ApplyLayerForTest = applyLayer
