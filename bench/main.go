@@ -20,19 +20,23 @@ import (
 )
 
 type options struct {
-	rounds  int
-	burst   int
-	bin     string
-	criu    string
-	python  string
-	busybox string
-	json    string
+	rounds    int
+	burst     int
+	bursts    int
+	onlyBurst bool
+	bin       string
+	criu      string
+	python    string
+	busybox   string
+	json      string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 30, "how often each thing is measured")
 	flag.IntVar(&o.burst, "burst", 64, "how many clones in the burst")
+	flag.IntVar(&o.bursts, "bursts", 5, "how often the burst is measured")
+	flag.BoolVar(&o.onlyBurst, "only-burst", false, "measure the burst alone")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of snapd-ctr and snapd-ctr-shim")
 	flag.StringVar(&o.criu, "criu", "", "the criu binary")
 	flag.StringVar(&o.python, "python", "", "root file system with Python, numpy and the demo's server.py in /srv")
@@ -71,7 +75,11 @@ func run(ctx context.Context, o options) (err error) {
 	if m.facts, err = facts(ctx, o.criu); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{m.shell, m.python3, m.burst64} {
+	parts := []func(context.Context) error{m.shell, m.python3, m.burst64}
+	if o.onlyBurst {
+		parts = []func(context.Context) error{m.prepare, m.burst64}
+	}
+	for _, part := range parts {
 		if err := part(ctx); err != nil {
 			return err
 		}

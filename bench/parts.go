@@ -75,6 +75,26 @@ func (b *bench) shell(ctx context.Context) error {
 
 // python3 compares captures and clones of a Python server that holds 150 MB.
 func (b *bench) python3(ctx context.Context) error {
+	if err := b.servers(ctx); err != nil {
+		return err
+	}
+	return b.measure(ctx)
+}
+
+// prepare makes what the burst needs.
+func (b *bench) prepare(ctx context.Context) error {
+	if err := b.servers(ctx); err != nil {
+		return err
+	}
+	if _, err := b.svc.Snapshot(ctx, api.SnapshotRequest{Container: pythonName, Name: pythonName}); err != nil {
+		return err
+	}
+	_, err := b.runc.Checkpoint(ctx, b.server)
+	return err
+}
+
+// servers starts the Python server, ours and runc's.
+func (b *bench) servers(ctx context.Context) error {
 	ours, err := b.svc.Run(ctx, api.RunRequest{Name: pythonName, Rootfs: b.python, Args: pythonArgs})
 	if err != nil {
 		return err
@@ -86,6 +106,10 @@ func (b *bench) python3(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return nil
+}
+
+func (b *bench) measure(ctx context.Context) error {
 	frozen, checkpoint := &series{Name: "frozen"}, &series{Name: "runc checkpoint --leave-running"}
 	for i := range b.rounds {
 		got, err := b.svc.Snapshot(ctx, api.SnapshotRequest{Container: pythonName, Name: pythonName, Replace: true,
@@ -132,7 +156,7 @@ func (b *bench) python3(ctx context.Context) error {
 func (b *bench) burst64(ctx context.Context) error {
 	running, answered, restored := &series{Name: "all running"}, &series{Name: "all answered"}, &series{Name: "runc restore"}
 	var private []float64
-	for round := range max(1, b.rounds/10) {
+	for round := range b.bursts {
 		start := time.Now()
 		clones, err := b.svc.Clone(ctx, api.CloneRequest{Snapshot: pythonName, Count: b.burst})
 		if err != nil {

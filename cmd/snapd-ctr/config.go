@@ -62,14 +62,14 @@ func (o *globalOptions) resolve(getenv func(string) string) (api.Config, error) 
 	return c, nil
 }
 
-// findProgram looks for a program beside this one, in the sbin and lib of the prefix that this one is in, in the
-// project's own directory, and in PATH. Where there is none it returns the bare name: whoever runs
+// findProgram looks for a program beside this one, in the lib and sbin of the prefix that this one is in, in
+// /usr/local/lib/snapd-ctr, and in PATH. Where there is none it returns the bare name: whoever runs
 // it will say that it is missing, and commands that do not need it work.
 func findProgram(getenv func(string) string, name string) string {
 	var dirs []string
 	if self, err := os.Executable(); err == nil {
 		bin := filepath.Dir(self)
-		dirs = append(dirs, bin, filepath.Join(bin, "../sbin"), filepath.Join(bin, "../lib/snapd-ctr"))
+		dirs = append(dirs, bin, filepath.Join(bin, "../lib/snapd-ctr"), filepath.Join(bin, "../sbin"))
 	}
 	dirs = append(dirs, "/usr/local/lib/snapd-ctr")
 	for _, d := range append(dirs, strings.Split(getenv("PATH"), ":")...) {

@@ -21,7 +21,7 @@ func Host() []Probe {
 			"use a kernel of 5.6 or newer, and let no seccomp filter refuse pidfd_open", true, sys.TryPidfd),
 		try("mount-api", "mounts that are prepared before they are attached",
 			"use a kernel of 5.12 or newer, and run with CAP_SYS_ADMIN", true, sys.TryMountAPI),
-		try("tmpfs", "CRIU's run directory and tmpfs mounts of containers",
+		try("tmpfs", "CRIU's images while a container is frozen, and tmpfs mounts of containers",
 			"build the kernel with CONFIG_TMPFS", true, tryTmpfs),
 		try("overlayfs", "each container has files of its own above a shared base",
 			"load the module overlay (CONFIG_OVERLAY_FS)", true, tryOverlay),

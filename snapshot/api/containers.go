@@ -25,6 +25,9 @@ func (l *Local) Exec(ctx context.Context, ref string, r ExecRequest) (int, error
 	return execIn(ctx, client, c.ID, r)
 }
 
+// killWait is how long a container that was killed is waited for. Its memory may take the kernel seconds to free.
+const killWait = time.Minute
+
 // Stop ends a container: SIGTERM first, and SIGKILL after the grace period.
 func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error {
 	c, err := l.runningContainer(ctx, "stop", ref)
@@ -42,7 +45,7 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	if err := sendSignal(c, syscall.SIGKILL); err != nil {
 		return err
 	}
-	wctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+	wctx, cancel = context.WithTimeout(ctx, killWait)
 	defer cancel()
 	return l.waitGone(wctx, c.ID)
 }
@@ -63,7 +66,7 @@ func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	if sig != syscall.SIGKILL {
 		return nil
 	}
-	wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	wctx, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
 	return l.waitGone(wctx, c.ID)
 }
@@ -105,7 +108,7 @@ func (l *Local) Wait(ctx context.Context, ref string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.Status == snapshot.StatusRunning {
+	for c.Status == snapshot.StatusRunning {
 		if client, derr := shim.Dial(ctx, c.ShimAddr); derr == nil {
 			status, werr := client.Wait(ctx, c.ID)
 			if werr == nil || ctx.Err() != nil {
@@ -122,6 +125,9 @@ func (l *Local) Wait(ctx context.Context, ref string) (int, error) {
 		}
 		if c, err = l.Container(ctx, c.ID); err != nil {
 			return 0, err
+		}
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
 		}
 	}
 	if !c.ExitKnown {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -314,5 +316,47 @@ func TestImportTrust(t *testing.T) {
 		if _, err := svc.ImportSnapshot(ctx, &b, r); err != nil {
 			t.Errorf("%s, trusted: %v", format, err)
 		}
+	}
+}
+
+// TestImageTar runs a container of a root file system in a plain tar, packed or not.
+func TestImageTar(t *testing.T) {
+	svc, _ := open(t)
+	dir := t.TempDir()
+	for _, flags := range []string{"-cf", "-czf"} {
+		path := filepath.Join(dir, "root"+flags+".tar")
+		if out, err := exec.Command("tar", flags, path, "-C", testrootfs.Busybox(t), ".").CombinedOutput(); err != nil {
+			t.Fatalf("tar: %v: %s", err, out)
+		}
+		c, err := svc.Run(t.Context(), api.RunRequest{Image: path, Args: []string{"sh", "-c", "echo from a tar; exit 4"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := svc.Wait(t.Context(), c.ID); err != nil || status != 4 {
+			t.Errorf("%s: status %d, %v", flags, status, err)
+		}
+		if err := logged(t.Context(), svc, c, "from a tar"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestFsckSparesOthers has another state directory use the same run-time directory and bridge: its fsck takes nothing
+// from the containers of the first.
+func TestFsckSparesOthers(t *testing.T) {
+	svc, in := open(t)
+	c := ticking(t, svc)
+	other, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root + "-other", Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
+		Bridge: in.Bridge, Subnet: in.Subnet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	problems, err := other.Fsck(t.Context(), true)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("fsck of the other finds %+v, %v", problems, err)
+	}
+	if err := ticks(t.Context(), svc, c); err != nil {
+		t.Errorf("the container does not run on: %v", err)
 	}
 }

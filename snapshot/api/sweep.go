@@ -44,6 +44,9 @@ func (l *Local) settle(c snapshot.Container) (snapshot.Container, error) {
 			return shim.ReadContainer(l.cfg.Root, c.ID)
 		}
 	}
+	if shimAlive(&c) {
+		return c, nil // slow, not gone: it will record the end itself
+	}
 	now, err := shim.ReadContainer(l.cfg.Root, c.ID)
 	if err != nil || now.Status == snapshot.StatusExited {
 		return now, err

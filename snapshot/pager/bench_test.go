@@ -72,7 +72,7 @@ func BenchmarkFault(b *testing.B) {
 	var sum float64
 	for b.Loop() {
 		p := New(im, nil)
-		p.restoring.Add(1)
+		p.Busy()
 		sum += bench(b, p, bin, "fault", benchPages)
 	}
 	b.ReportMetric(sum/float64(b.N), "ns/fault")

@@ -30,8 +30,10 @@ type Pager struct {
 	guard *sys.Guard // may be nil
 	// slots bounds how many clones are filled at the same time, so that faults find a processor.
 	slots chan struct{}
-	// restoring counts restores under way: the background fill makes way for them.
-	restoring atomic.Int32
+	// busy counts clones that are being made: the background fill makes way for them. lately is when the last one was
+	// done, in Unix nanoseconds.
+	busy   atomic.Int32
+	lately atomic.Int64
 }
 
 // New returns a pager for the image. Without a guard, tasks that still miss memory when this process dies may see zeros
@@ -54,7 +56,6 @@ type Session struct {
 	conn   *net.UnixConn
 	err    error
 	closed bool
-	ended  sync.Once
 }
 
 // Serve begins to listen for the restore whose work directory is given. The caller closes the session when the clone has
@@ -76,7 +77,6 @@ func (p *Pager) Serve(work string) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{pager: p, listener: l, filled: make(chan struct{}), spaces: make(map[*space]bool)}
-	p.restoring.Add(1)
 	s.group.Go(s.accept)
 	go func() {
 		s.group.Wait()
@@ -116,7 +116,6 @@ func (s *Session) Close() error {
 
 // accept talks to CRIU: a task's id and its userfaultfd for each task, then the news that all is restored.
 func (s *Session) accept() {
-	defer s.restoreEnded()
 	conn, err := s.listener.AcceptUnix()
 	s.listener.Close()
 	if err != nil {
@@ -135,8 +134,6 @@ func (s *Session) accept() {
 		s.fail(err)
 	}
 }
-
-func (s *Session) restoreEnded() { s.ended.Do(func() { s.pager.restoring.Add(-1) }) }
 
 func (s *Session) converse(conn *net.UnixConn) error {
 	var word [4]byte
@@ -217,14 +214,34 @@ func (s *Session) fail(err error) {
 // isRestored says whether CRIU has restored all tasks. Before that, memory may not be registered yet.
 func (s *Session) isRestored() bool { return s.finished.Load() != 0 }
 
+// Busy says that a clone is being made, until the returned function is called.
+func (p *Pager) Busy() (done func()) {
+	p.busy.Add(1)
+	return func() {
+		p.lately.Store(time.Now().UnixNano())
+		p.busy.Add(-1)
+	}
+}
+
+// idle says whether no clone is being made, nor has been until just now: in a burst the next one comes at once.
+func (p *Pager) idle() bool {
+	return p.busy.Load() == 0 && time.Since(time.Unix(0, p.lately.Load())) > patience
+}
+
 // mayFill says whether the background fill may go on: while other clones are being restored it makes way for them, but
 // not for ever.
 func (s *Session) mayFill() bool {
-	return s.hurry.Load() || s.pager.restoring.Load() == 0 || !s.isEarly()
+	return s.hurry.Load() || s.pager.idle() || s.sinceRestored() > yielding
 }
 
 // isEarly says whether the clone is in its first moments.
-func (s *Session) isEarly() bool {
+func (s *Session) isEarly() bool { return s.sinceRestored() < early }
+
+// sinceRestored is how long ago all tasks were restored, 0 while they are not.
+func (s *Session) sinceRestored() time.Duration {
 	t := s.finished.Load()
-	return t == 0 || time.Since(time.Unix(0, t)) < early
+	if t == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, t))
 }

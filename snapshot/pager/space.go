@@ -17,8 +17,12 @@ const (
 	fillChunk = 64 * pageSize
 	// early is how long after the end of its restore a clone's faults count as the working set.
 	early = time.Second
-	// patience is how long a space that may not fill waits before it asks again.
-	patience = time.Millisecond
+	// A space that may not fill asks again after a while: soon as long as its restore goes on, because its working set is
+	// wanted then, and later when others come first. A page that is touched is served at once in either case.
+	restoring = time.Millisecond
+	patience  = 20 * time.Millisecond
+	// yielding is how long the background fill makes way for the restores of others.
+	yielding = 30 * time.Second
 	// turn is how long a thread whose event has been read is given to go on, before another look at the memory.
 	turn = 50 * time.Microsecond
 )
@@ -55,7 +59,10 @@ func (s *space) serve() error {
 			if done, did, err = s.fill(); done {
 				return nil
 			} else if !did {
-				wait = patience
+				wait = restoring
+				if s.session.isRestored() {
+					wait = patience
+				}
 			}
 		}
 		switch {

@@ -55,6 +55,11 @@ type Result struct {
 func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Result, error) {
 	dir := shim.ContainerDir(e.Root, id)
 	s := &session{Engine: e, id: id, dir: dir, work: filepath.Join(dir, "criu"), r: r}
+	if e.Lazy {
+		if p, err := e.pager(r.Images); err == nil && p != nil {
+			defer p.Busy()()
+		}
+	}
 	m := snapshot.CloneMachine()
 	err := snapshot.Execute(ctx, m, snapshot.Actions{
 		snapshot.EffectRootfs:      s.rootfs,

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -51,7 +52,7 @@ func NewCgroup(path string, l snapshot.Limits) (*Cgroup, error) {
 
 // OpenCgroup names a cgroup that may exist or not.
 func OpenCgroup(path string) *Cgroup {
-	h, err := hierarchies()
+	h, err := hierarchiesOnce()
 	return &Cgroup{path: path, hierarchies: h, err: err}
 }
 
@@ -251,6 +252,10 @@ func Cgroups(parent string) ([]string, error) {
 	slices.Sort(names)
 	return slices.Compact(names), nil
 }
+
+// hierarchiesOnce reads them once for a process: in a shim with many clones the list of mounts is long.
+var hierarchiesOnce = sync.OnceValues(hierarchies)
+
 
 // hierarchies finds where our mount namespace has each cgroup hierarchy.
 func hierarchies() (map[string]string, error) {

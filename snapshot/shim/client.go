@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	dialTimeout = 5 * time.Second
+	dialTimeout = 20 * time.Second
 	// undoTimeout is how long a cancelled request waits for the shim to say that it is undone.
 	undoTimeout = 10 * time.Second
 )
