@@ -256,7 +256,6 @@ func Cgroups(parent string) ([]string, error) {
 // hierarchiesOnce reads them once for a process: in a shim with many clones the list of mounts is long.
 var hierarchiesOnce = sync.OnceValues(hierarchies)
 
-
 // hierarchies finds where our mount namespace has each cgroup hierarchy.
 func hierarchies() (map[string]string, error) {
 	mounts, err := proc.Mounts(os.Getpid())
