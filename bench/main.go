@@ -35,7 +35,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 30, "how often each thing is measured")
 	flag.IntVar(&o.burst, "burst", 64, "how many clones in the burst")
-	flag.IntVar(&o.bursts, "bursts", 5, "how often the burst is measured")
+	flag.IntVar(&o.bursts, "bursts", 30, "how often the burst is measured; runc takes 20 seconds for each")
 	flag.BoolVar(&o.onlyBurst, "only-burst", false, "measure the burst alone")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of snapd-ctr and snapd-ctr-shim")
 	flag.StringVar(&o.criu, "criu", "", "the criu binary")

@@ -161,7 +161,7 @@ func TestTorture(t *testing.T) {
 			p.guard = guard
 		}
 		if seed%2 == 0 {
-			p.Busy() // holds the fill back for a second
+			time.AfterFunc(time.Second, p.Busy()) // holds the fill back for a second
 		}
 		if seed%3 == 0 {
 			im.working, im.order = make(map[touch]bool), nil
