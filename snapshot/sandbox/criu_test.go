@@ -25,7 +25,7 @@ func criu(t *testing.T) string {
 	if path == "" {
 		var err error
 		if path, err = exec.LookPath("criu"); err != nil {
-			t.Skip("no criu in PATH, and SNAPD_CTR_CRIU is not set")
+			t.Fatal("no criu in PATH, and SNAPD_CTR_CRIU is not set")
 		}
 	}
 	out, err := exec.Command(path, "--version").Output()
@@ -35,7 +35,7 @@ func criu(t *testing.T) string {
 	v := strings.TrimPrefix(strings.Fields(string(out))[1], "v")
 	var major, minor int
 	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err != nil || major < 4 || major == 4 && minor < 2 {
-		t.Skipf("criu %s is older than 4.2", v)
+		t.Fatalf("criu %s is older than 4.2", v)
 	}
 	return path
 }
