@@ -35,7 +35,8 @@ func NewPodman(t *testing.T) *Podman {
 	if err := os.WriteFile(p.Program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // podman may bind it to itself, and leaves it so
+	t.Cleanup(func() { // podman binds it to itself and leaves it so, and conmon runs a podman when its container has ended
+		Await(t, "the end of what podman started", func() error { return unnamed(dir) })
 		for sys.Unmount(dir+"/root/overlay") == nil {
 		}
 	})

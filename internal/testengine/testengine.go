@@ -3,6 +3,7 @@
 package testengine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -103,6 +104,17 @@ func removeTree(dir string) error {
 	for _, d := range slices.Backward(dirs) {
 		if err == nil {
 			err = syscall.Rmdir(d)
+		}
+	}
+	return err
+}
+
+// unnamed says which process has the directory in its command line, if any.
+func unnamed(dir string) error {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		if b, _ := os.ReadFile(f); bytes.Contains(b, []byte(dir)) {
+			return fmt.Errorf("%s: %s", f, bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
 		}
 	}
 	return err
