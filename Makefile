@@ -54,6 +54,7 @@ rootfs: ## assemble the root file systems for tests and demo (cached)
 	@for name in busybox python full; do $(STEP) "rootfs $$name" scripts/rootfs $$name >/dev/null || exit; done
 
 test: setup-test build rootfs ## run every test, as root
+	@$(STEP) "checkpointctl" env GO="$(GO)" scripts/checkpointctl >/dev/null
 	@$(STEP) "test" env $(RUNTIME_ENV) GO="$(GO)" scripts/test -race -p 2 -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) $(PACKAGES)
 
 lint: setup-lint ## gofmt, go vet, staticcheck, golangci-lint, shellcheck

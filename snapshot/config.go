@@ -129,6 +129,9 @@ type Snapshot struct {
 	Config Config   `json:"config"`
 	Layers []Layer  `json:"layers"`
 	Bytes  int64    `json:"bytes"` // of all its blobs
+	// Damage says which of its blobs are missing or have another size than they should; empty when none. It is a look
+	// at the file system: a blob whose content has changed shows only in a verification.
+	Damage string `json:"damage,omitempty"`
 }
 
 // Layer is one blob of a snapshot, and its role.

@@ -13,6 +13,7 @@ const (
 	StatusCreating Status = "creating" // being made; not listed
 	StatusRunning  Status = "running"
 	StatusExited   Status = "exited"
+	StatusDamaged  Status = "damaged" // its record cannot be read: nothing but its id is known
 )
 
 // Container is the record of one of our containers. Its shim writes it, atomically, whenever it changes; everybody
@@ -51,8 +52,10 @@ type Container struct {
 	Args     []string `json:"args"`
 	Limits   Limits   `json:"limits"`
 	// AutoRemove has the container deleted once it has exited.
-	AutoRemove bool     `json:"auto_remove,omitempty"`
-	Volumes    []string `json:"volumes,omitempty"` // SOURCE:TARGET[:ro]
+	AutoRemove bool `json:"auto_remove,omitempty"`
+	// LogMaxBytes is how long its log becomes before a new one is begun; the one before is kept. Zero means no limit.
+	LogMaxBytes int64    `json:"log_max_bytes,omitempty"`
+	Volumes     []string `json:"volumes,omitempty"` // SOURCE:TARGET[:ro]
 }
 
 // Network is how a container is attached.

@@ -1,10 +1,6 @@
 package snapshot
 
-import (
-	"context"
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Effect names one thing that an operation does to the world, or undoes.
 type Effect string
@@ -24,6 +20,7 @@ const (
 	EventDone                    // the effect asked for last was done
 	EventFailed                  // the effect asked for last failed; it left nothing behind, or its undo copes
 	EventCancel                  // the user wants out; honoured after the effect under way
+	EventUndo                    // what the machine, which has ended, has made is no longer wanted
 )
 
 // Event is something that happened. Effect names the effect that it is about, for EventDone and EventFailed.
@@ -46,7 +43,7 @@ const (
 // effects to be carried out next, in order, and touches nothing itself. A step that fails, or a cancellation, makes it
 // ask for the undo effects of the failed step and of all steps before it, newest first. Up to and including the step
 // named as the point of no return a failure is undone; after it the machine only goes forward, and failures of later
-// steps are reported without undoing anything.
+// steps are reported without undoing anything. Where there is no such point, all can be taken back after the end as well.
 type Machine struct {
 	name    string
 	steps   []Step
@@ -81,6 +78,9 @@ func (m *Machine) Step(ev Event) []Effect {
 	case m.out != "":
 		if ev.Kind == EventCancel {
 			return nil
+		}
+		if ev.Kind == EventUndo && m.commit == "" {
+			return m.takeBack()
 		}
 		panic(fmt.Sprintf("%s: event %d after the end", m.name, ev.Kind))
 	case ev.Kind == EventStart:
@@ -151,6 +151,18 @@ func (m *Machine) back() []Effect {
 	return m.nextUndo()
 }
 
+// takeBack undoes everything, or what is left where that was tried before.
+func (m *Machine) takeBack() []Effect {
+	ended := m.out
+	m.out = ""
+	if ended == OutcomeDone {
+		m.next--
+		return m.back()
+	}
+	m.undo, m.left = m.left, nil
+	return m.nextUndo()
+}
+
 func (m *Machine) nextUndo() []Effect {
 	if len(m.undo) == 0 {
 		m.out = OutcomeUndone
@@ -171,55 +183,6 @@ func (m *Machine) undone(ev Event) []Effect {
 	}
 	m.undo = m.undo[1:]
 	return m.nextUndo()
-}
-
-// Actions maps the effects of a machine to what carries them out.
-type Actions map[Effect]func(context.Context) error
-
-// Execute drives m to its end with the actions, and returns the error of the step that failed, joined with those of
-// undo effects that failed. An effect with no action does nothing. When ctx ends, the machine is cancelled; undo effects run with a
-// context that is not. around, if not nil, is called for each effect and must call do exactly once.
-func Execute(ctx context.Context, m *Machine, actions Actions, around func(e Effect, undoing bool, do func() error) error) error {
-	if around == nil {
-		around = func(_ Effect, _ bool, do func() error) error { return do() }
-	}
-	var first error
-	var more []error
-	next := m.Step(Event{Kind: EventStart})
-	for len(next) > 0 {
-		e := next[0]
-		undoing := m.Undoing()
-		actx := ctx
-		if undoing {
-			actx = context.WithoutCancel(ctx)
-		}
-		err := around(e, undoing, func() error {
-			if f := actions[e]; f != nil {
-				return f(actx)
-			}
-			return nil
-		})
-		if ctx.Err() != nil && !undoing {
-			m.Step(Event{Kind: EventCancel})
-		}
-		kind := EventDone
-		switch {
-		case err == nil:
-		case first == nil:
-			kind, first = EventFailed, err
-		default:
-			kind = EventFailed
-			more = append(more, fmt.Errorf("%s: %w", e, err))
-		}
-		next = m.Step(Event{Kind: kind, Effect: e})
-	}
-	if first == nil && m.Outcome() != OutcomeDone {
-		first = context.Cause(ctx)
-	}
-	if first == nil {
-		return nil
-	}
-	return errors.Join(append([]error{first}, more...)...)
 }
 
 // Effects returns the effects of the machine's steps, in order.

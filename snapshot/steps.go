@@ -10,7 +10,7 @@ const (
 	EffectPlan     Effect = "plan"      // every mount has somebody who makes it again
 	EffectDump     Effect = "dump"      // every task is frozen, and its memory and state are written
 	EffectUnfreeze Effect = "unfreeze"  // the dump is vetoed, and the tasks go on
-	EffectFiles    Effect = "files"     // the container's own files are written, at the same instant
+	EffectFiles    Effect = "files"     // the container's own files are written; in a capture at the same instant
 	EffectThaw     Effect = "thaw"      // the tasks go on
 	EffectSeal     Effect = "seal"      // pages of zeros are dropped, the images are read and described
 	EffectBlobs    Effect = "blobs"     // everything is in the store under its digest
@@ -40,22 +40,30 @@ func CaptureMachine(stop bool) *Machine {
 	return NewMachine("capture", steps, EffectPublish)
 }
 
-// The effects of a clone by the criu engine, in order, with their undos.
+// The effects of making a container, with their undos. The network namespace of a clone is attached at once.
 const (
+	EffectSpec        Effect = "spec"   // what the container is to be is known
 	EffectRootfs      Effect = "rootfs" // the overlay is mounted
 	EffectUnmount     Effect = "unmount"
 	EffectCgroup      Effect = "cgroup"
 	EffectRmCgroup    Effect = "rm-cgroup"
-	EffectNetns       Effect = "netns" // a network namespace, attached to its bridge
+	EffectNetns       Effect = "netns" // a network namespace
 	EffectRmNetns     Effect = "rm-netns"
+	EffectNetwork     Effect = "network" // it is attached to its bridge
+	EffectDetach      Effect = "detach"
 	EffectMounts      Effect = "mounts" // the mounts that CRIU takes from outside
 	EffectRmMounts    Effect = "rm-mounts"
 	EffectMemory      Effect = "memory" // somebody serves the clone's memory
 	EffectCloseMemory Effect = "close-memory"
 	EffectStdio       Effect = "stdio"
 	EffectCloseStdio  Effect = "close-stdio"
+	EffectOutput      Effect = "output" // the log is open
+	EffectCloseOutput Effect = "close-output"
 	EffectRestore     Effect = "restore" // every process runs
-	EffectKillRestore Effect = "kill"
+	EffectCreate      Effect = "create"  // init waits to become the program
+	EffectKill        Effect = "kill"
+	EffectRecord      Effect = "record" // the container is listed as running
+	EffectRun         Effect = "run"    // init is the program
 )
 
 // CloneMachine returns the machine of one clone by the criu engine.
@@ -67,6 +75,22 @@ func CloneMachine() *Machine {
 		{Do: EffectMounts, Undo: EffectRmMounts},
 		{Do: EffectMemory, Undo: EffectCloseMemory},
 		{Do: EffectStdio, Undo: EffectCloseStdio},
-		{Do: EffectRestore, Undo: EffectKillRestore},
+		{Do: EffectRestore, Undo: EffectKill},
+	}, "")
+}
+
+// StartMachine returns the machine of the start of a new container.
+func StartMachine() *Machine {
+	return NewMachine("start", []Step{
+		{Do: EffectSpec},
+		{Do: EffectRootfs, Undo: EffectUnmount},
+		{Do: EffectCgroup, Undo: EffectRmCgroup},
+		{Do: EffectNetns, Undo: EffectRmNetns},
+		{Do: EffectNetwork, Undo: EffectDetach},
+		{Do: EffectFiles},
+		{Do: EffectOutput, Undo: EffectCloseOutput},
+		{Do: EffectCreate, Undo: EffectKill},
+		{Do: EffectRecord},
+		{Do: EffectRun},
 	}, "")
 }

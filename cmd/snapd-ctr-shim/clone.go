@@ -17,12 +17,11 @@ import (
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/restore"
-	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
 // clone has the engine make the container, and takes it over.
-func (c *container) clone(ctx context.Context, e engine, bridge sandbox.Bridge, r shim.CloneRequest, began time.Time) ([]snapshot.Phase, error) {
+func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest, began time.Time) ([]snapshot.Phase, error) {
 	if err := c.writeSpec(r.Config.Spec); err != nil {
 		return nil, err
 	}
@@ -32,33 +31,11 @@ func (c *container) clone(ctx context.Context, e engine, bridge sandbox.Bridge, 
 		return nil, err
 	}
 	c.record.Network = got.Network
-	c.undo = []func() error{
-		func() error { return sandbox.Unmount(filepath.Join(c.dir, "rootfs")) },
-		func() error { return sandbox.RemoveMounts(filepath.Join(c.dir, "mounts")) },
-		c.removeCgroup,
-		func() error {
-			if got.Network.Mode != "bridge" {
-				return nil
-			}
-			return bridge.Release(c.record.ID)
-		},
-		func() error {
-			if got.Netns == nil {
-				return nil
-			}
-			return got.Netns.Close()
-		},
-		c.dropState,
-	}
-	if got.Memory != nil {
-		c.undo = append(c.undo, got.Memory.Close)
-		c.memory = got.Memory
+	c.memory = got.Memory
+	c.undo = func(ctx context.Context) error {
+		return errors.Join(c.destroy(ctx), c.closeOutput(ctx), got.Release(ctx))
 	}
 	if err := c.takeOver(got, began); err != nil {
-		err = errors.Join(err, c.destroyInit())
-		if c.output != nil {
-			c.output.drain(0)
-		}
 		return nil, err
 	}
 	if c.memory != nil {

@@ -55,7 +55,8 @@ func (e *fakeEngine) Clone(_ context.Context, id string, r shim.CloneRequest) (*
 		return nil, err
 	}
 	return &restore.Result{Pid: cmd.Process.Pid, Phases: []snapshot.Phase{{Name: "restore", MS: 1}},
-		Network: snapshot.Network{Mode: "none"}, Cgroup: cgroup, Stdout: stdout, Stderr: stderr}, cgroup.Place(cmd.Process.Pid)
+		Network: snapshot.Network{Mode: "none"}, Stdout: stdout, Stderr: stderr,
+		Release: func(context.Context) error { return cgroup.Remove() }}, cgroup.Place(cmd.Process.Pid)
 }
 
 // cloning is a shim in this process, and the request for a clone.

@@ -3,17 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -40,41 +37,23 @@ type container struct {
 	process *sys.Process       // init
 	reap    func() (int, error)
 	output  *output
-	memory  *pager.Session // serves a clone's memory; nil when all of it is its own
-	undo    []func() error // what takes back what was made for it, newest last; runs when it exits as well
-	done    chan struct{}  // closed when it has exited and been cleared away
-	joining sync.Mutex     // held while state for exec is written
-}
-
-// step does one thing and remembers how to take it back. Each is a failpoint, "start.NAME" before and
-// "start.after-NAME" behind.
-func (c *container) step(ctx context.Context, name string, do, undo func() error) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	if err := fault.Point("start." + name); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	if undo != nil {
-		c.undo = append(c.undo, undo)
-	}
-	return fault.Point("start.after-" + name)
+	memory  *pager.Session              // serves a clone's memory; nil when all of it is its own
+	undo    func(context.Context) error // takes back what was made for it, when it exits as well; nil while there is nothing
+	done    chan struct{}               // closed when it has exited and been cleared away
+	joining sync.Mutex                  // held while state for exec is written
 }
 
 // begin writes the first record, by which what a killed shim leaves can be found.
 func (c *container) begin() error { return shim.WriteContainer(c.paths.Root, c.record) }
 
-// clear takes back everything, newest first. A failure keeps nothing else from being taken back.
+// clear takes back everything.
 func (c *container) clear() error {
-	var errs []error
-	for _, f := range slices.Backward(c.undo) {
-		errs = append(errs, f())
+	if c.undo == nil {
+		return nil
 	}
-	c.undo = nil
-	return errors.Join(errs...)
+	ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
+	defer cancel()
+	return c.undo(ctx)
 }
 
 // abandon takes back a container that could not be completed, its directory last. The directory stays when something
@@ -86,16 +65,16 @@ func (c *container) abandon() error {
 	return shim.RemoveFiles(c.paths.Root, c.record.ID)
 }
 
-// adopt takes over init, a child of ours.
+// adopt takes over init, a child of ours. Where it cannot, init is gone.
 func (c *container) adopt(pid int, reap func() (int, error)) error {
 	process, err := sys.OpenProcess(pid)
 	if err != nil {
-		return err
+		return errors.Join(err, sys.KillAndReap(pid))
 	}
-	c.process, c.reap = process, reap
 	if reap == nil {
-		c.reap = process.Reap
+		reap = process.Reap
 	}
+	c.process, c.reap = process, sync.OnceValues(reap)
 	c.record.Pid = pid
 	if c.record.StartTime, err = proc.StartTime(pid); err != nil {
 		return err
@@ -121,22 +100,32 @@ func (c *container) kill() error {
 	return err
 }
 
-// destroyInit ends an init whose container is not to be.
-func (c *container) destroyInit() error {
+// destroy ends init and removes libcontainer's state.
+func (c *container) destroy(ctx context.Context) error {
+	return errors.Join(c.endInit(ctx), os.RemoveAll(filepath.Join(c.paths.Libcontainer(), c.record.ID)))
+}
+
+// endInit ends init, if it has not ended by itself, and reaps it.
+func (c *container) endInit(ctx context.Context) error {
 	if c.process == nil {
 		return nil
 	}
-	defer c.process.Close()
 	if err := c.kill(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
-	defer cancel()
 	if err := c.process.Exited(ctx); err != nil {
 		return err
 	}
 	_, err := c.reap()
-	return err
+	return errors.Join(err, c.process.Close())
+}
+
+// closeOutput waits for nothing: what an exited container wrote last is logged before.
+func (c *container) closeOutput(context.Context) error {
+	if c.output != nil {
+		c.output.drain(0)
+	}
+	return nil
 }
 
 // watch waits for the container's end and clears it away. Its record is the last thing to change.
@@ -149,7 +138,6 @@ func (c *container) watch() {
 		c.log.Error("exit status", "error", err)
 	}
 	known := err == nil
-	c.process.Close()
 	c.output.drain(drainTimeout)
 	if err := c.clear(); err != nil {
 		c.log.Error("clear away", "error", err)
@@ -165,16 +153,4 @@ func (c *container) watch() {
 			c.log.Error("remove", "error", err)
 		}
 	}
-}
-
-// dropState removes libcontainer's state.
-func (c *container) dropState() error {
-	return os.RemoveAll(filepath.Join(c.paths.Libcontainer(), c.record.ID))
-}
-
-// bounded runs a part of a teardown with the time a teardown may take.
-func bounded(f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), teardownTimeout, fmt.Errorf("not done in %s", teardownTimeout))
-	defer cancel()
-	return f(ctx)
 }

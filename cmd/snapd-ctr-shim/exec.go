@@ -19,12 +19,6 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/spec"
 )
 
-// Exit statuses of programs that could not be started, as shells and Docker have them.
-const (
-	statusNotExecutable = 126
-	statusNotFound      = 127
-)
-
 // Exec runs a program in a container to its end. When ctx ends the program is killed.
 func (p *parent) Exec(ctx context.Context, id string, r shim.ExecRequest, files []*os.File, started func(pid int)) (int, error) {
 	c := p.find(id)
@@ -62,7 +56,7 @@ func (p *parent) Exec(ctx context.Context, id string, r shim.ExecRequest, files 
 		process.Stdin, process.Stdout, process.Stderr = files[0], files[1], files[2]
 	}
 	if err := loaded.Start(process); err != nil {
-		return execStatus(err), notStarted(err, r.Args)
+		return -1, notStarted(err, r.Args)
 	}
 	return wait(ctx, process, started)
 }
@@ -159,24 +153,7 @@ func (p *parent) cannotExec(id string) error {
 	return &snapshot.Error{Kind: snapshot.KindState, Op: "exec", On: snapshot.ShortID(id), Err: errors.New("the container is not running")}
 }
 
-// execStatus is the exit status for a program that could not be started, or -1 where the program is not to blame.
-// libcontainer reports from another process, so that only the words of the error are left.
-func execStatus(err error) int {
-	says := func(words string) bool { return strings.Contains(err.Error(), words) }
-	switch {
-	case says(`exec: "`) && (says("executable file not found") || says("no such file or directory")):
-		return statusNotFound
-	case says(`exec: "`), says("chdir to cwd"):
-		return statusNotExecutable
-	}
-	return -1
-}
-
-// notStarted explains why a program could not be started in the container.
+// notStarted wraps what libcontainer says of a program that could not be started in the container.
 func notStarted(err error, args []string) error {
-	e := &snapshot.Error{Kind: snapshot.KindFailed, Op: "start", On: args[0], Err: err}
-	if execStatus(err) == statusNotFound {
-		e.Kind, e.Hint = snapshot.KindInvalid, "the program is looked up in the container, along its PATH"
-	}
-	return e
+	return &snapshot.Error{Kind: snapshot.KindFailed, Op: "start", On: args[0], Err: err}
 }

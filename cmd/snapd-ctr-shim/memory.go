@@ -8,9 +8,16 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
+var errDoubtful = errors.New("threads changed the same addresses while their memory came, and what is there cannot be told any more")
+
 // watchMemory ends a clone whose memory cannot be served: it would read zeros where it left data.
 func (c *container) watchMemory() {
-	<-c.memory.Filled()
+	select {
+	case <-c.memory.Filled():
+	case <-c.memory.Doubtful():
+		c.log.Warn("threads changed the same addresses while their memory came: if one touches that memory, the container is killed")
+		<-c.memory.Filled()
+	}
 	if err := c.memory.Err(); err != nil {
 		c.log.Error("the container is killed: a part of its memory could not be brought", "error", err)
 		if err := c.process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -33,6 +40,13 @@ func (p *parent) Settle(ctx context.Context, id string) error {
 	case <-c.memory.Filled():
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-c.memory.Doubtful():
+		select {
+		case <-c.memory.Filled(): // that memory is gone
+		default:
+			return &snapshot.Error{Kind: snapshot.KindFailed, Op: "fill memory of", On: snapshot.ShortID(id), Err: errDoubtful,
+				Hint: "the container runs on; snapshot another clone of it, or one made with SNAPD_CTR_MEMORY=eager"}
+		}
 	}
 	if err := c.memory.Err(); err != nil {
 		return &snapshot.Error{Kind: snapshot.KindFailed, Op: "fill memory of", On: snapshot.ShortID(id), Err: err}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
 // maxEntry is the longest piece of a line that becomes one entry of the log. Docker splits at the same length.
@@ -16,26 +18,35 @@ const maxEntry = 16 << 10
 
 // output takes what a container writes and appends it to the container's log, lines of JSON as Docker's json-file driver
 // writes them. A line that is longer than an entry, or that the container never ended, gives entries without a newline at
-// their end. Output that cannot be stored, on a full disk, is lost: the container is not held up.
+// their end. Output that cannot be stored, on a full disk, is lost: the container is not held up. A log that would
+// become longer than the limit becomes the older one, and a new one is begun.
 type output struct {
-	mu    sync.Mutex
-	file  *os.File
-	ends  []*os.File // read ends
-	pumps sync.WaitGroup
+	path, older string
+	limit       int64      // 0: none
+	ends        []*os.File // read ends
+	pumps       sync.WaitGroup
+
+	mu   sync.Mutex
+	file *os.File
+	size int64
 }
 
-type logEntry struct {
-	Log    string    `json:"log"`
-	Stream string    `json:"stream"`
-	Time   time.Time `json:"time"`
-}
-
+// openOutput opens the log of the container whose directory this is. The limit stands in its record.
 func openOutput(dir string) (*output, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	root, id := filepath.Dir(filepath.Dir(dir)), filepath.Base(dir)
+	record, err := shim.ReadContainer(root, id)
 	if err != nil {
 		return nil, err
 	}
-	return &output{file: f}, nil
+	o := &output{path: shim.LogFile(root, id), older: shim.OlderLogFile(root, id), limit: record.LogMaxBytes}
+	if o.file, err = openLog(o.path); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
 // pipe returns the write end of a new pipe whose content is logged.
@@ -85,13 +96,32 @@ func (o *output) pump(r io.Reader, stream string) {
 }
 
 func (o *output) write(line []byte, stream string, now time.Time) {
-	b, err := json.Marshal(logEntry{string(line), stream, now})
+	b, err := json.Marshal(shim.LogEntry{Log: string(line), Stream: stream, Time: now})
 	if err != nil {
 		return
 	}
+	b = append(b, '\n')
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, _ = o.file.Write(append(b, '\n'))
+	if o.limit > 0 && o.size > 0 && o.size+int64(len(b)) > o.limit {
+		o.rotate()
+	}
+	n, _ := o.file.Write(b)
+	o.size += int64(n)
+}
+
+// rotate begins a new log. Where that cannot be done the old one goes on.
+func (o *output) rotate() {
+	if err := os.Rename(o.path, o.older); err != nil {
+		return
+	}
+	f, err := openLog(o.path)
+	if err != nil {
+		_ = os.Rename(o.older, o.path)
+		return
+	}
+	o.file.Close()
+	o.file, o.size = f, 0
 }
 
 // drain waits until everything written has been logged, at most for the time given, and closes the log.

@@ -73,7 +73,7 @@ func (p *parent) Clone(ctx context.Context, id string, r shim.CloneRequest) (sna
 	r.Record.ID = id
 	var phases []snapshot.Phase
 	record, err := p.make(r.Record, func(c *container) (err error) {
-		phases, err = c.clone(ctx, p.engine, p.bridge, r, began)
+		phases, err = c.clone(ctx, p.engine, r, began)
 		return err
 	})
 	return record, phases, err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,74 +17,71 @@ import (
 type launch struct {
 	*container
 	bridge  sandbox.Bridge
+	lower   []string
 	netns   *sandbox.Netns
 	spec    *specs.Spec
 	process *libcontainer.Process
 	made    *libcontainer.Container
 }
 
-// start makes everything that the container lives in, and runs its program. It can be cancelled until the program runs.
+// start makes everything that the container lives in, and runs its program. When ctx ends before it returns, all of it is
+// taken back.
 func (c *container) start(ctx context.Context, bridge sandbox.Bridge, lower []string) error {
-	l := &launch{container: c, bridge: bridge}
-	for _, s := range []struct {
-		name     string
-		do, undo func() error
-	}{
-		{"spec", l.readSpec, nil},
-		{"rootfs", func() error { return l.mountRootfs(lower) }, l.unmountRootfs},
-		{"cgroup", l.makeCgroup, l.removeCgroup},
-		{"netns", l.makeNetns, l.closeNetns},
-		{"network", l.attach, l.detach},
-		{"files", l.bindFiles, nil},
-		{"output", l.openOutput, nil},
-		{"create", l.create, l.dropState},
-		{"record", l.ran, nil},
-		{"run", l.run, nil},
-	} {
-		if err := l.step(ctx, s.name, s.do, s.undo); err != nil {
-			return l.failed(s.name, err)
-		}
-	}
-	return nil
-}
-
-// failed says what could not be done. The output pipes and an init that was created belong to no step's undo, because an
-// exit takes them in an order of its own.
-func (l *launch) failed(step string, err error) error {
-	err = errors.Join(err, l.destroyInit())
-	if l.output != nil {
-		l.output.drain(0)
-	}
-	if _, ok := errors.AsType[*snapshot.Error](err); ok {
+	l := &launch{container: c, bridge: bridge, lower: lower}
+	run := snapshot.NewExecution(snapshot.StartMachine(), l.actions())
+	c.undo = run.Undo
+	err := run.Do(ctx)
+	if _, says := errors.AsType[*snapshot.Error](err); err == nil || says {
 		return err
 	}
-	return &snapshot.Error{Kind: snapshot.KindFailed, Op: "start", On: l.record.Name, Err: fmt.Errorf("%s: %w", step, err)}
+	return &snapshot.Error{Kind: snapshot.KindFailed, Op: "start", On: l.record.Name, Err: err}
 }
 
-func (l *launch) readSpec() (err error) {
+func (l *launch) actions() snapshot.Actions {
+	return snapshot.Actions{
+		snapshot.EffectSpec:        l.readSpec,
+		snapshot.EffectRootfs:      l.mountRootfs,
+		snapshot.EffectUnmount:     l.unmountRootfs,
+		snapshot.EffectCgroup:      l.makeCgroup,
+		snapshot.EffectRmCgroup:    l.removeCgroup,
+		snapshot.EffectNetns:       l.makeNetns,
+		snapshot.EffectRmNetns:     l.closeNetns,
+		snapshot.EffectNetwork:     l.attach,
+		snapshot.EffectDetach:      l.detach,
+		snapshot.EffectFiles:       l.bindFiles,
+		snapshot.EffectOutput:      l.openOutput,
+		snapshot.EffectCloseOutput: l.closeOutput,
+		snapshot.EffectCreate:      l.create,
+		snapshot.EffectKill:        l.destroy,
+		snapshot.EffectRecord:      func(context.Context) error { return l.ran() },
+		snapshot.EffectRun:         l.exec,
+	}
+}
+
+func (l *launch) readSpec(context.Context) (err error) {
 	l.spec, err = readSpec(l.dir)
 	return err
 }
 
 func (l *launch) rootfs() string { return filepath.Join(l.dir, "rootfs") }
 
-func (l *launch) mountRootfs(lower []string) error {
-	return sandbox.MountOverlay(l.rootfs(), lower, filepath.Join(l.dir, "upper"), filepath.Join(l.dir, "work"))
+func (l *launch) mountRootfs(context.Context) error {
+	return sandbox.MountOverlay(l.rootfs(), l.lower, filepath.Join(l.dir, "upper"), filepath.Join(l.dir, "work"))
 }
 
-func (l *launch) unmountRootfs() error { return sandbox.Unmount(l.rootfs()) }
+func (l *launch) unmountRootfs(context.Context) error { return sandbox.Unmount(l.rootfs()) }
 
-func (l *launch) makeCgroup() error {
+func (l *launch) makeCgroup(context.Context) error {
 	_, err := sandbox.NewCgroup(l.record.Cgroup, l.record.Limits)
 	return err
 }
 
-func (c *container) removeCgroup() error {
-	g := sandbox.OpenCgroup(c.record.Cgroup)
-	return errors.Join(bounded(g.Kill), g.Remove())
+func (l *launch) removeCgroup(ctx context.Context) error {
+	g := sandbox.OpenCgroup(l.record.Cgroup)
+	return errors.Join(g.Kill(ctx), g.Remove())
 }
 
-func (l *launch) makeNetns() (err error) {
+func (l *launch) makeNetns(context.Context) (err error) {
 	if l.record.Network.Mode == "host" {
 		return nil
 	}
@@ -93,14 +89,14 @@ func (l *launch) makeNetns() (err error) {
 	return err
 }
 
-func (l *launch) closeNetns() error {
+func (l *launch) closeNetns(context.Context) error {
 	if l.netns == nil {
 		return nil
 	}
 	return l.netns.Close()
 }
 
-func (l *launch) attach() (err error) {
+func (l *launch) attach(context.Context) (err error) {
 	if l.record.Network.Mode != "bridge" {
 		return nil
 	}
@@ -108,7 +104,7 @@ func (l *launch) attach() (err error) {
 	return err
 }
 
-func (l *launch) detach() error {
+func (l *launch) detach(context.Context) error {
 	if l.record.Network.Mode != "bridge" {
 		return nil
 	}
@@ -116,7 +112,7 @@ func (l *launch) detach() error {
 }
 
 // bindFiles gives the container its own resolv.conf, hosts and hostname, unless its spec has something else there.
-func (l *launch) bindFiles() error {
+func (l *launch) bindFiles(context.Context) error {
 	dir := filepath.Join(l.dir, "files")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -129,13 +125,13 @@ func (l *launch) bindFiles() error {
 	return nil
 }
 
-func (l *launch) openOutput() (err error) {
+func (l *launch) openOutput(context.Context) (err error) {
 	l.output, err = openOutput(l.dir)
 	return err
 }
 
 // create makes init, which waits before it becomes the program.
-func (l *launch) create() error {
+func (l *launch) create(context.Context) error {
 	config, err := libcontainerConfig(l.spec, l.record, l.rootfs(), l.netns, l.log)
 	if err != nil {
 		return err
@@ -164,19 +160,14 @@ func (l *launch) create() error {
 		return err
 	}
 	if err := l.made.Start(l.process); err != nil {
-		return errors.Join(notStarted(err, l.spec.Process.Args), l.dropState())
+		return notStarted(err, l.spec.Process.Args)
 	}
 	pid, err := l.process.Pid()
-	if err == nil {
-		err = l.adopt(pid, func() (int, error) { return waitProcess(l.process) })
-	}
 	if err != nil {
-		err = errors.Join(err, l.process.Signal(os.Kill))
-		_, _ = waitProcess(l.process)
-		return errors.Join(err, l.dropState())
+		return err
 	}
-	return nil
+	return l.adopt(pid, func() (int, error) { return waitProcess(l.process) })
 }
 
-// run lets init become the program.
-func (l *launch) run() error { return l.made.Exec() }
+// exec lets init become the program.
+func (l *launch) exec(context.Context) error { return l.made.Exec() }

@@ -111,8 +111,8 @@ func (h *host) checkGone(id string) {
 
 func TestFailureAtEveryStep(t *testing.T) {
 	h := newHost(t)
-	for _, step := range []string{"spec", "rootfs", "cgroup", "netns", "network", "files", "output", "create", "record", "run"} {
-		for _, point := range []string{"start." + step, "start.after-" + step} {
+	for _, step := range snapshot.StartMachine().Effects() {
+		for _, point := range []string{"start." + string(step), "start.after-" + string(step)} {
 			t.Run(point, func(t *testing.T) {
 				h := &host{T: t, paths: h.paths, rootfs: h.rootfs, parent: h.parent}
 				c := h.spawn(point, point+"=error")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
@@ -26,6 +28,7 @@ type app struct {
 	probes func(root, criu string) []probe.Probe
 
 	global  globalOptions
+	json    bool // errors are printed as JSON
 	signals signals
 }
 
@@ -42,6 +45,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 	if err != nil {
 		return a.report(err, ar.path, wantsJSON(args))
 	}
+	a.json = ar.json
 	ctx, stop := a.signals.watch(ctx, a.stderr)
 	defer stop()
 	return a.report(a.dispatch(ctx, c, ar), ar.path, ar.json)
@@ -134,8 +138,8 @@ func (a *app) words(format string, args ...any) {
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 
-// each does f for every ref and goes on after failures, which it prints unless there is but one ref. The error is of
-// kind partial when only some failed.
+// each does f for every ref and goes on after failures, which it prints, unless there is but one ref, with hints: the same
+// one not twice in a row. The error is of kind partial when only some failed.
 func (a *app) each(refs []string, f func(ref string) error) error {
 	var failed []error
 	for _, ref := range refs {
@@ -149,8 +153,17 @@ func (a *app) each(refs []string, f func(ref string) error) error {
 	if len(failed) == 1 && len(refs) == 1 {
 		return failed[0]
 	}
+	said := ""
 	for _, err := range failed {
+		if a.json {
+			_ = json.NewEncoder(a.stderr).Encode(judge(err))
+			continue
+		}
 		a.words("snapd-ctr: %s", oneLine(err.Error()))
+		if hint := oneLine(snapshot.HintOf(err)); hint != "" && hint != said {
+			a.words("hint: %s", hint)
+			said = hint
+		}
 	}
 	return severalError{failed: failed, of: len(refs)}
 }

@@ -248,10 +248,6 @@ func checkValue(f cli.Flag, name, value string) error {
 		return g.Value.Set(value) // ours: the error is in words
 	case *cli.BoolFlag:
 		err = tryValue(&cli.BoolFlag{Name: name}, name, value)
-	case *cli.IntFlag:
-		err = tryValue(&cli.IntFlag{Name: name}, name, value)
-	case *cli.Float64Flag:
-		err = tryValue(&cli.Float64Flag{Name: name}, name, value)
 	case *cli.DurationFlag:
 		err = tryValue(&cli.DurationFlag{Name: name}, name, value)
 	}

@@ -67,7 +67,7 @@ func FuzzArrange(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		line := strings.Split(text, " ")
 		if strings.ContainsRune(text, 0) {
-			t.Skip("no argument holds a NUL")
+			return // no argument holds a NUL
 		}
 		a := fakeApp()
 		ar, err := arrange(a.cli(), line)

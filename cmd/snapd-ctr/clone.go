@@ -11,8 +11,8 @@ import (
 )
 
 type cloneOptions struct {
-	count    int
-	parallel int
+	count    number
+	parallel number
 	engine   choice
 	name     string
 	hostname string
@@ -22,10 +22,10 @@ type cloneOptions struct {
 }
 
 func newCloneCommand(a *app) *cli.Command {
-	o := cloneOptions{engine: newChoice("auto", "auto", "criu")}
+	o := cloneOptions{count: number{1, 1}, parallel: number{0, 1}, engine: newChoice("auto", "auto", "criu")}
 	flags := []cli.Flag{
-		&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Value: 1, Destination: &o.count, Usage: "start `N` clones"},
-		&cli.IntFlag{Name: "parallel", Destination: &o.parallel, DefaultText: "as many as processors", Usage: "start `K` at a time"},
+		&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &o.count, Usage: "start `N` clones"},
+		&cli.GenericFlag{Name: "parallel", Value: &o.parallel, DefaultText: "as many as processors", Usage: "start `K` at a time"},
 		&cli.GenericFlag{Name: "engine", Value: &o.engine, Usage: "clone with `ENGINE`: " + o.engine.list()},
 		&cli.StringFlag{Name: "name", Destination: &o.name, DefaultText: "made from the id",
 			Usage: "call the clone `NAME`, or several NAME-1, NAME-2, …"},
@@ -46,11 +46,7 @@ Each clone is a container of its own, with its own files, address, host name, li
 other. Connections that were open when the snapshot was taken are closed in clones. A limit that is given replaces that
 of the snapshot; the others stay.` + exitStatus(codePartial, 10, 11, 13, 15, 17),
 		Action: a.do(func(ctx context.Context, args []string) error {
-			r, err := o.request(args[0])
-			if err != nil {
-				return err
-			}
-			return a.with(ctx, func(svc api.Service) error { return runClone(ctx, a, svc, &o, r) })
+			return a.with(ctx, func(svc api.Service) error { return runClone(ctx, a, svc, &o, o.request(args[0])) })
 		}),
 	}
 }
@@ -71,21 +67,12 @@ func runClone(ctx context.Context, a *app, svc api.Service, o *cloneOptions, r a
 	return err
 }
 
-func (o *cloneOptions) request(ref string) (api.CloneRequest, error) {
-	r := api.CloneRequest{
-		Snapshot: ref, Name: o.name, Count: o.count, Parallel: o.parallel, Engine: o.engine.value, Hostname: o.hostname,
-	}
-	switch {
-	case o.count < 1:
-		return r, usagef("-n: %d is below 1", o.count)
-	case o.parallel < 0:
-		return r, usagef("--parallel: %d is below 1", o.parallel)
-	}
-	given, err := o.limits.value()
-	if given != (snapshot.Limits{}) {
+func (o *cloneOptions) request(ref string) api.CloneRequest {
+	r := api.CloneRequest{Snapshot: ref, Name: o.name, Count: o.count.value, Parallel: o.parallel.value, Engine: o.engine.value, Hostname: o.hostname}
+	if given := o.limits.value(); given != (snapshot.Limits{}) {
 		r.Limits = &given
 	}
-	return r, err
+	return r
 }
 
 // merged returns the limits of the snapshot with those that were given on top.

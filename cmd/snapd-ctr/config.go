@@ -14,11 +14,13 @@ import (
 // globalOptions are the flags of all commands.
 type globalOptions struct {
 	api.Config
-	log choice
+	log    choice
+	logMax size
 }
 
 func (o *globalOptions) flags() []cli.Flag {
 	o.log = newChoice("warn", "error", "warn", "info", "debug")
+	o.logMax.least = "64k"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "root", EnvVars: []string{"SNAPD_CTR_ROOT"}, Value: "/var/lib/snapd-ctr", Destination: &o.Root,
 			Usage: "keep snapshots and containers in `DIR`"},
@@ -32,6 +34,8 @@ func (o *globalOptions) flags() []cli.Flag {
 			Usage: "attach containers to the bridge `NAME`"},
 		&cli.StringFlag{Name: "subnet", EnvVars: []string{"SNAPD_CTR_SUBNET"}, Value: "10.88.64.0/18", Destination: &o.Subnet,
 			Usage: "take addresses of containers from `CIDR`"},
+		&cli.GenericFlag{Name: "log-max-size", EnvVars: []string{"SNAPD_CTR_LOG_MAX_SIZE"}, Value: &o.logMax, DefaultText: "64m",
+			Usage: "begin a new log of a container made here when its log is `SIZE` long, and keep the one before"},
 		&cli.GenericFlag{Name: "log-level", EnvVars: []string{"SNAPD_CTR_LOG_LEVEL"}, Value: &o.log,
 			Usage: "write log messages of this `LEVEL` and above to standard error: " + o.log.list()},
 	}
@@ -46,6 +50,7 @@ func (o *globalOptions) level() slog.Level {
 // resolve returns the configuration with absolute paths, and with the programs found that were not named.
 func (o *globalOptions) resolve(getenv func(string) string) (api.Config, error) {
 	c := o.Config
+	c.LogMaxBytes = o.logMax.bytes
 	var err error
 	if c.Root, err = filepath.Abs(c.Root); err != nil {
 		return c, err

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
 // errInterrupted is the cause of a context that a signal ended.
@@ -30,14 +31,6 @@ func (e *usageError) hinted(format string, args ...any) *usageError {
 }
 
 func (e *usageError) Error() string { return e.message }
-
-// unstartable is a program that could not be started: the error is said, and the exit code is the one that shells give.
-type unstartable struct {
-	error
-	code int
-}
-
-func (u unstartable) Unwrap() error { return u.error }
 
 // statusError is the exit status of a program that ran in a container: it is passed on without a word.
 type statusError int
@@ -106,8 +99,8 @@ func judge(err error) verdict {
 	} else if _, ok := errors.AsType[ownError](err); ok {
 		v.Code = codeRunFailed
 	}
-	if u, ok := errors.AsType[unstartable](err); ok {
-		v.Code = u.code
+	if p, ok := errors.AsType[*api.ProgramError](err); ok {
+		v.Code = p.Status
 	}
 	if i, ok := errors.AsType[interrupted](err); ok {
 		v.Code, v.Kind = codeInterrupted, "interrupted"

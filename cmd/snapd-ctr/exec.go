@@ -59,9 +59,7 @@ func runExec(ctx context.Context, a *app, svc api.Service, ref string, r api.Exe
 		defer restore()
 	}
 	status, err := svc.Exec(ctx, ref, r)
-	if err != nil && (status == codeCannotRun || status == codeNoProgram) {
-		return unstartable{err, status}
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	if status != 0 {

@@ -41,8 +41,8 @@ func exitCodes() []exitCode {
 		{16, []snapshot.Kind{snapshot.KindUncloneable}, "the container holds something that cannot be captured"},
 		{17, []snapshot.Kind{snapshot.KindNoSpace}, "a file system is full"},
 		{codeRunFailed, nil, "exec and run --attach: snapd-ctr itself failed (their other codes are the program's own)"},
-		{codeCannotRun, nil, "exec and run --attach: the program could not be started"},
-		{codeNoProgram, nil, "exec and run --attach: the program was not found"},
+		{codeCannotRun, nil, "exec and run: the program could not be started"},
+		{codeNoProgram, nil, "exec and run: the program was not found"},
 		{codeInterrupted, nil, "interrupted"},
 	}
 }

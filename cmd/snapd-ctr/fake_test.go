@@ -61,6 +61,9 @@ func (fake) fail(ctx context.Context, op, ref string) error {
 	switch ref {
 	case "criulog":
 		return &snapshot.Error{Kind: snapshot.KindFailed, Op: op, On: ref, Err: errors.New("criu failed"), Log: "Error (criu/a.c:1): one\nError (criu/b.c:2): two\n"}
+	case "noprogram":
+		return &api.ProgramError{Status: 127, Err: &snapshot.Error{Kind: snapshot.KindInvalid, Op: "program", On: `"nosuch"`,
+			Err: errors.New("not found in the container"), Hint: "look along PATH"}}
 	case "plain":
 		return errors.New("something\nbroke")
 	case "slow", "stuck":
@@ -149,10 +152,14 @@ func (f fake) Containers(_ context.Context, all bool) ([]*snapshot.Container, er
 	if f.empty {
 		return nil, nil
 	}
-	if all {
-		return containers(), nil
+	found := containers()
+	if !all {
+		found = found[:2]
 	}
-	return containers()[:2], nil
+	if os.Getenv("FAKE_DAMAGED") != "" {
+		found = append(found, &snapshot.Container{ID: "de4dbeef00000000", Name: "de4dbeef0000", Status: snapshot.StatusDamaged})
+	}
+	return found, nil
 }
 
 func (f fake) Container(ctx context.Context, ref string) (*snapshot.Container, error) {
@@ -199,7 +206,9 @@ func (f fake) Snapshots(context.Context) ([]*snapshot.Snapshot, error) {
 	if f.empty {
 		return nil, nil
 	}
-	return []*snapshot.Snapshot{warm()}, nil
+	s := warm()
+	s.Damage = os.Getenv("FAKE_DAMAGE")
+	return []*snapshot.Snapshot{s}, nil
 }
 
 func (f fake) InspectSnapshot(ctx context.Context, ref string) (*api.Inspection, error) {
@@ -218,6 +227,9 @@ func (f fake) DiffSnapshots(ctx context.Context, a, b string) (*api.Difference, 
 }
 
 func (f fake) VerifySnapshot(ctx context.Context, ref string) error {
+	if os.Getenv("FAKE_BROKEN") != "" {
+		return &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "verify", On: "sha256:1234", Err: errors.New("its content has another digest")}
+	}
 	return f.fail(ctx, "verify", ref)
 }
 

@@ -36,7 +36,10 @@ func (c *choice) String() string { return c.value }
 func (c *choice) list() string { return strings.Join(c.among, ", ") }
 
 // size is the value of a flag that takes a number of bytes: 512m, 1.5g, 4096. Units are powers of 1024.
-type size int64
+type size struct {
+	bytes int64
+	least string // as it would be given
+}
 
 // Set implements [cli.Generic].
 func (s *size) Set(text string) error {
@@ -44,15 +47,18 @@ func (s *size) Set(text string) error {
 	if err != nil {
 		return err
 	}
-	*s = size(n)
+	if least, err := parseSize(s.least); err != nil || n < least {
+		return fmt.Errorf("%s is below %s", text, s.least)
+	}
+	s.bytes = n
 	return nil
 }
 
 func (s *size) String() string {
-	if *s == 0 {
+	if s.bytes == 0 {
 		return ""
 	}
-	return strconv.FormatInt(int64(*s), 10)
+	return strconv.FormatInt(s.bytes, 10)
 }
 
 func parseSize(text string) (int64, error) {
@@ -65,10 +71,57 @@ func parseSize(text string) (int64, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || strings.ContainsAny(number, "xpin_e+-") || n*unit >= math.MaxInt64 || n*unit < 1 {
+	if err != nil || strings.ContainsAny(strings.TrimPrefix(number, "-"), "xpin_e+-") || math.Abs(n*unit) >= math.MaxInt64 {
 		return 0, fmt.Errorf("%q is not a size like 512m or 1.5g", text)
 	}
 	return int64(n * unit), nil
+}
+
+// number is the value of a flag that takes a whole number.
+type number struct{ value, least int }
+
+// Set implements [cli.Generic].
+func (n *number) Set(text string) error {
+	v, err := strconv.Atoi(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is not a whole number", text)
+	case v < n.least:
+		return fmt.Errorf("%d is below %d", v, n.least)
+	}
+	n.value = v
+	return nil
+}
+
+func (n *number) String() string {
+	if n.value < n.least {
+		return "" // nothing was given
+	}
+	return strconv.Itoa(n.value)
+}
+
+// processors is the value of a flag that takes a number of processors.
+type processors float64
+
+// Set implements [cli.Generic].
+func (p *processors) Set(text string) error {
+	const least = 0.01
+	v, err := strconv.ParseFloat(text, 64)
+	switch {
+	case err != nil || math.IsNaN(v) || math.IsInf(v, 0):
+		return fmt.Errorf("%q is not a number of processors", text)
+	case v < least:
+		return fmt.Errorf("%s is below %v", text, least)
+	}
+	*p = processors(v)
+	return nil
+}
+
+func (p *processors) String() string {
+	if *p == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(float64(*p), 'g', -1, 64)
 }
 
 // output is how a command prints its data.
@@ -92,30 +145,25 @@ func quiet(q *bool) cli.Flag {
 	return &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: q, Usage: "print ids only"}
 }
 
-// limits are the flags for resource limits.
+// limits are the flags for resource limits. One that is given is above zero: what is not to be limited is left out.
 type limits struct {
 	memory size
-	cpus   float64
-	pids   int
+	cpus   processors
+	pids   number
 }
 
 // flags returns the flags; standard says what holds where one is not given.
 func (l *limits) flags(standard string) []cli.Flag {
+	l.memory.least, l.pids.least = "6m", 1
 	return []cli.Flag{
 		&cli.GenericFlag{Name: "memory", Aliases: []string{"m"}, Value: &l.memory, Usage: "limit memory to `SIZE`: 512m, 2g", DefaultText: standard},
-		&cli.Float64Flag{Name: "cpus", Destination: &l.cpus, Usage: "limit processor time to `N` processors: 0.5, 2", DefaultText: standard},
-		&cli.IntFlag{Name: "pids-limit", Destination: &l.pids, Usage: "limit processes and threads to `N`", DefaultText: standard},
+		&cli.GenericFlag{Name: "cpus", Value: &l.cpus, Usage: "limit processor time to `N` processors: 0.5, 2", DefaultText: standard},
+		&cli.GenericFlag{Name: "pids-limit", Value: &l.pids, Usage: "limit processes and threads to `N`", DefaultText: standard},
 	}
 }
 
-func (l *limits) value() (snapshot.Limits, error) {
-	if l.cpus < 0 || math.IsNaN(l.cpus) || math.IsInf(l.cpus, 0) {
-		return snapshot.Limits{}, usagef("--cpus: %v is not a number of processors", l.cpus)
-	}
-	if l.pids < 0 {
-		return snapshot.Limits{}, usagef("--pids-limit: %d is below 1", l.pids)
-	}
-	return snapshot.Limits{MemoryBytes: int64(l.memory), CPUs: l.cpus, Pids: int64(l.pids)}, nil
+func (l *limits) value() snapshot.Limits {
+	return snapshot.Limits{MemoryBytes: l.memory.bytes, CPUs: float64(l.cpus), Pids: int64(l.pids.value)}
 }
 
 // environment completes entries that are only a name with the value of this process, as docker run does. What is not

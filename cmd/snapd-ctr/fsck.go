@@ -26,7 +26,8 @@ func newFsckCommand(a *app) *cli.Command {
 		Description: `    snapd-ctr fsck
     snapd-ctr fsck --repair
 
-Prints clean, or a line for each problem.` + exitStatus(15),
+Prints clean, or a line for each problem. What --repair takes out of the way lies in the store's directory quarantine for
+30 days, until snapshots gc deletes it.` + exitStatus(15),
 		Action: a.serve(func(ctx context.Context, svc api.Service, _ []string) error { return runFsck(ctx, a, svc, &o) }),
 	}
 }

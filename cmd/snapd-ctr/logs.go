@@ -10,19 +10,19 @@ import (
 
 type logsOptions struct {
 	follow     bool
-	tail       int
+	tail       number
 	timestamps bool
 }
 
 func newLogsCommand(a *app) *cli.Command {
-	var o logsOptions
+	o := logsOptions{tail: number{-1, 0}}
 	return &cli.Command{
 		Name:      "logs",
 		Usage:     "show what a container wrote",
 		ArgsUsage: "CONTAINER",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on until the container exits"},
-			&cli.IntFlag{Name: "tail", Aliases: []string{"n"}, Value: -1, DefaultText: "all", Destination: &o.tail, Usage: "begin `N` lines before the end"},
+			&cli.GenericFlag{Name: "tail", Aliases: []string{"n"}, Value: &o.tail, DefaultText: "all", Usage: "begin `N` lines before the end"},
 			&cli.BoolFlag{Name: "timestamps", Aliases: []string{"t"}, Destination: &o.timestamps, Usage: "put the time before each line"},
 		},
 		Description: `    snapd-ctr logs web
@@ -37,6 +37,6 @@ Standard output of the container goes to standard output, its standard error to 
 
 func runLogs(ctx context.Context, a *app, svc api.Service, o *logsOptions, ref string) error {
 	return svc.Logs(ctx, ref, api.LogsRequest{
-		Follow: o.follow, Tail: o.tail, Timestamps: o.timestamps, Stdout: a.stdout, Stderr: a.stderr,
+		Follow: o.follow, Tail: o.tail.value, Timestamps: o.timestamps, Stdout: a.stdout, Stderr: a.stderr,
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -29,7 +30,7 @@ func newPsCommand(a *app) *cli.Command {
 		Description: `    snapd-ctr ps
     snapd-ctr rm -f $(snapd-ctr ps -aq)
 
-Lists running containers, clones among them.` + exitStatus(),
+Lists running containers, clones among them, and damaged ones: those whose record cannot be read.` + exitStatus(),
 		Action: a.serve(func(ctx context.Context, svc api.Service, _ []string) error { return runPs(ctx, a, svc, &o) }),
 	}
 }
@@ -39,6 +40,7 @@ func runPs(ctx context.Context, a *app, svc api.Service, o *psOptions) error {
 	if err != nil {
 		return err
 	}
+	warnOfDamage(a, cs)
 	if o.asJSON() {
 		return writeJSON(a.stdout, viewsOf(cs))
 	}
@@ -53,6 +55,21 @@ func runPs(ctx context.Context, a *app, svc api.Service, o *psOptions) error {
 		t.row(shortID(c.ID), c.Name, statusText(c), pidText(c), address(c.Network.Address), origin(c), ageText(a.now(), c.Created))
 	}
 	return t.flush()
+}
+
+// warnOfDamage says which of the containers are damaged, and what to do about them.
+func warnOfDamage(a *app, cs []*snapshot.Container) {
+	var names []string
+	for _, c := range cs {
+		if c.Status == snapshot.StatusDamaged {
+			names = append(names, c.Name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	a.words("snapd-ctr: ps: damaged containers, whose record cannot be read: %s", strings.Join(names, ", "))
+	a.words("hint: snapd-ctr rm -f %s ends what runs of them and removes them", strings.Join(names, " "))
 }
 
 func statusText(c *snapshot.Container) string {

@@ -18,13 +18,13 @@ func newRmCommand(a *app) *cli.Command {
 		Usage:     "remove exited containers",
 		ArgsUsage: "CONTAINER...",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Destination: &o.force, Usage: "kill running ones first"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Destination: &o.force, Usage: "kill running ones first, and remove damaged ones"},
 		},
 		Description: `    snapd-ctr rm web
     snapd-ctr rm -f $(snapd-ctr ps -aq)
 
 Deletes containers with their files and logs; snapshots stay. Prints the names of those that are gone.` +
-			exitStatus(codePartial, 10, 11, 12),
+			exitStatus(codePartial, 10, 11, 12, 15),
 		Action: a.serve(func(ctx context.Context, svc api.Service, args []string) error {
 			return runRm(ctx, a, svc, &o, args)
 		}),

@@ -62,8 +62,8 @@ func newRunCommand(a *app) *cli.Command {
     snapd-ctr run --rootfs /srv/rootfs --attach --rm -- sh -c 'echo hello'
 
 Starts an OCI container and prints its id; what the container writes goes to its log. Everything after the first
-argument that is not a flag belongs to the container's program. The command may be left out where the image or the
-bundle names one.` + exitStatus(10, 11, 13, 17, codeRunFailed, 126, 127),
+argument that is not a flag belongs to the container's program. The command may be left out where the image names one;
+a bundle always does. Where the program cannot be started the exit code is 126, and 127 where there is no such program.` + exitStatus(10, 11, 13, 17, codeRunFailed, 126, 127),
 		Action: a.do(func(ctx context.Context, args []string) error {
 			r, err := o.request(args)
 			if err != nil {
@@ -140,6 +140,10 @@ func (o *runOptions) request(args []string) (api.RunRequest, error) {
 	if r.Rootfs != "" && len(args) == 0 {
 		return r, usagef("COMMAND is missing").hinted("a directory does not say what to run: snapd-ctr run --rootfs %s -- COMMAND", r.Rootfs)
 	}
+	if r.Bundle != "" && (len(args) > 0 || len(o.env.Value()) > 0 || len(o.volumes.Value()) > 0 || r.Workdir != "" || r.User != "") {
+		return r, usagef("--bundle comes with a program, environment, volumes and user of its own").
+			hinted("leave out COMMAND, -e, -v, -w and -u, or change the bundle's config.json")
+	}
 	var err error
 	if r.Env, err = environment(o.env.Value()); err != nil {
 		return r, err
@@ -147,9 +151,7 @@ func (o *runOptions) request(args []string) (api.RunRequest, error) {
 	if r.Volumes, err = volumes(o.volumes.Value()); err != nil {
 		return r, err
 	}
-	if r.Limits, err = o.limits.value(); err != nil {
-		return r, err
-	}
+	r.Limits = o.limits.value()
 	for _, dir := range []*string{&r.Rootfs, &r.Bundle} {
 		if *dir == "" {
 			continue

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/runtime"
 )
 
 type snapshotOptions struct {
@@ -19,7 +22,7 @@ type snapshotOptions struct {
 	stop    bool
 	replace bool
 	ready   string
-	warm    int
+	warm    number
 	timeout time.Duration
 	quiet   bool
 	output
@@ -36,10 +39,10 @@ func newSnapshotCommand(a *app) *cli.Command {
 			&cli.BoolFlag{Name: "replace", Destination: &o.replace, Usage: "take NAME away from the snapshot that has it"},
 			&cli.StringFlag{Name: "ready", Destination: &o.ready,
 				Usage: "wait until `URL` answers 2xx; http://:PORT/PATH is the container's own address"},
-			&cli.IntFlag{Name: "warm", Destination: &o.warm, DefaultText: "0",
+			&cli.GenericFlag{Name: "warm", Value: &o.warm, DefaultText: "none",
 				Usage: "send `N` requests to the URL of --ready before the capture"},
 			&cli.StringFlag{Name: "runtime", Destination: &o.runtime,
-				Usage: "capture a container that another runtime started: `RUNTIME:ID`, where RUNTIME is docker, podman, containerd (ID may be NAMESPACE/ID) or runc"},
+				Usage: "capture a container that another runtime started: `RUNTIME:ID`, where RUNTIME is " + runtimes() + "; containerd takes NAMESPACE/ID too"},
 			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Value: 5 * time.Minute, Usage: "give up, and undo, after `TIME`"},
 			quiet(&o.quiet),
 		}, o.output.flags()...),
@@ -79,7 +82,7 @@ func runSnapshot(ctx context.Context, a *app, svc api.Service, o *snapshotOption
 
 func (o *snapshotOptions) request(args []string) (api.SnapshotRequest, error) {
 	r := api.SnapshotRequest{
-		Runtime: o.runtime, Replace: o.replace, Stop: o.stop, Ready: o.ready, Warm: o.warm, Timeout: o.timeout,
+		Runtime: o.runtime, Replace: o.replace, Stop: o.stop, Ready: o.ready, Warm: o.warm.value, Timeout: o.timeout,
 		Name: args[len(args)-1],
 	}
 	switch {
@@ -88,8 +91,6 @@ func (o *snapshotOptions) request(args []string) (api.SnapshotRequest, error) {
 	case o.runtime != "" && len(args) == 2:
 		return r, usagef("CONTAINER and --runtime cannot both be given").
 			hinted("snapd-ctr snapshot --runtime %s %s", o.runtime, r.Name)
-	case o.warm < 0:
-		return r, usagef("--warm: %d is below 0", o.warm)
 	case o.timeout <= 0:
 		return r, usagef("--timeout: %s is not above 0", o.timeout)
 	}
@@ -97,14 +98,17 @@ func (o *snapshotOptions) request(args []string) (api.SnapshotRequest, error) {
 		r.Container = args[0]
 		return r, nil
 	}
-	kind, id, _ := strings.Cut(o.runtime, ":")
-	switch kind {
-	case "docker", "podman", "containerd", "runc":
-		if id != "" {
-			return r, nil
-		}
+	if _, _, err := runtime.Parse(o.runtime); err != nil {
+		return r, usagef("--runtime: %q is not RUNTIME:ID", o.runtime).hinted("RUNTIME is %s", runtimes())
 	}
-	return r, usagef("--runtime: %q is not RUNTIME:ID", o.runtime).hinted("RUNTIME is docker, podman, containerd or runc")
+	return r, nil
+}
+
+// runtimes lists the runtimes whose containers can be captured.
+func runtimes() string {
+	names := slices.Sorted(maps.Keys(runtime.All()))
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // writeResult prints what was captured and where the time went.

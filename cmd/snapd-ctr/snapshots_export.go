@@ -76,7 +76,7 @@ func writeInto(path string, write func(*os.File) error) error {
 func writeFile(path string, write func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return fmt.Errorf("create %s: %w", path, err)
+		return createError(path, err)
 	}
 	defer func() {
 		if err != nil {
@@ -87,4 +87,17 @@ func writeFile(path string, write func(*os.File) error) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// createError is about a file that could not be made at path, which is what the user wrote.
+func createError(path string, err error) error {
+	e := &snapshot.Error{Kind: snapshot.KindFailed, Op: "create", On: path, Err: err}
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		e.Err = p.Err // the path in it is that of a temporary file
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Kind, e.Err = snapshot.KindNotFound, fmt.Errorf("there is no directory %s", filepath.Dir(path))
+		e.Hint = "make it first: mkdir -p " + filepath.Dir(path)
+	}
+	return e
 }

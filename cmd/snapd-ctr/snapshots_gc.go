@@ -24,7 +24,8 @@ func newSnapshotsGCCommand(a *app) *cli.Command {
 		}, o.output.flags()...),
 		Description: `    snapd-ctr snapshots gc --dry-run
 
-Deletes blobs and caches that no snapshot, container or running operation needs.` + exitStatus(15),
+Deletes blobs and caches that no snapshot, container or running operation needs, and what fsck --repair put into
+quarantine more than 30 days ago.` + exitStatus(15),
 		Action: a.serve(func(ctx context.Context, svc api.Service, _ []string) error { return runSnapshotsGC(ctx, a, svc, &o) }),
 	}
 }

@@ -26,7 +26,9 @@ func newSnapshotsLsCommand(a *app) *cli.Command {
 		Usage:   "list snapshots",
 		Flags:   append([]cli.Flag{quiet(&o.quiet)}, o.output.flags()...),
 		Description: `    snapd-ctr snapshots ls
-    snapd-ctr snapshots ls -q` + exitStatus(),
+    snapd-ctr snapshots ls -q
+
+ENGINES says which engines can clone the snapshot, and when blobs of it are missing, that none can.` + exitStatus(),
 		Action: a.serve(func(ctx context.Context, svc api.Service, _ []string) error { return runSnapshotsLs(ctx, a, svc, &o) }),
 	}
 }
@@ -56,8 +58,12 @@ func printSnapshots(a *app, list []*snapshot.Snapshot, o *snapshotsLsOptions) er
 	t := newTable(a.stdout, "NAME", "ID", "OF", "PROCESSES", "MEMORY", "SIZE", "ENGINES", "AGE")
 	for _, s := range list {
 		c := s.Config
+		engines := verdictText(c.Engines)
+		if s.Damage != "" {
+			engines = "none: " + s.Damage
+		}
 		t.row(strings.Join(s.Names, ","), shortID(s.ID), sourceText(c.Source), strconv.Itoa(len(c.Processes)),
-			bytesText(c.Memory.Bytes), bytesText(s.Bytes), verdictText(c.Engines), ageText(a.now(), c.Created))
+			bytesText(c.Memory.Bytes), bytesText(s.Bytes), engines, ageText(a.now(), c.Created))
 	}
 	return t.flush()
 }

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
@@ -34,20 +38,27 @@ Prints one line for each snapshot that is sound.` + exitStatus(codePartial, 10, 
 }
 
 func runSnapshotsVerify(ctx context.Context, a *app, svc api.Service, o *snapshotsVerifyOptions, refs []string) error {
+	names := make(map[string]string)
+	var unreadable error
 	if o.all {
-		list, err := svc.Snapshots(ctx)
-		if err != nil {
-			return err
+		var list []*snapshot.Snapshot
+		if list, unreadable = svc.Snapshots(ctx); unreadable != nil && len(list) == 0 {
+			return unreadable
 		}
 		for _, s := range list {
 			refs = append(refs, s.ID)
+			if len(s.Names) > 0 {
+				names[s.ID] = fmt.Sprintf("%s (%s)", strings.Join(s.Names, ", "), s.ID)
+			}
 		}
 	}
-	return a.each(refs, func(ref string) error {
+	err := a.each(refs, func(ref string) error {
+		name := cmp.Or(names[ref], ref)
 		if err := svc.VerifySnapshot(ctx, ref); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		_, err := fmt.Fprintf(a.stdout, "%s: sound\n", ref)
+		_, err := fmt.Fprintf(a.stdout, "%s: sound\n", name)
 		return err
 	})
+	return errors.Join(err, unreadable)
 }

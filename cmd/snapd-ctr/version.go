@@ -9,12 +9,28 @@ import (
 )
 
 func newVersionCommand(a *app) *cli.Command {
+	var o output
 	return &cli.Command{
-		Name:        "version",
-		Usage:       "print the version",
-		Description: `    snapd-ctr version` + exitStatus(),
-		Action:      a.do(func(context.Context, []string) error { return a.writeVersion() }),
+		Name:  "version",
+		Usage: "print the version",
+		Flags: o.flags(),
+		Description: `    snapd-ctr version
+    snapd-ctr version --json | jq -r .version` + exitStatus(),
+		Action: a.do(func(context.Context, []string) error {
+			if o.asJSON() {
+				return writeJSON(a.stdout, versionView{version, runtime.Version(), runtime.GOOS, runtime.GOARCH})
+			}
+			return a.writeVersion()
+		}),
 	}
+}
+
+// versionView is the version as JSON shows it.
+type versionView struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
 }
 
 func (a *app) writeVersion() error {

@@ -1,3 +1,4 @@
-// Package deptest holds the test of the import rules: which package may know of which. The same rules are in the
-// linter's configuration, for those who see it there first; the test holds where no linter is installed.
+// Package deptest holds the tests of the rules that the source itself must keep: which package may know of which, and
+// that tests skip only through probes. The import rules are also in the linter's configuration, for those who see them
+// there first; the tests hold where no linter is installed.
 package deptest

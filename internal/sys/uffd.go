@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -14,7 +15,11 @@ import (
 
 // Userfault is a userfaultfd: the memory of a process in which pages are missing until they are put there through it.
 // Layouts and numbers are those of linux/userfaultfd.h; x/sys has none of them.
-type Userfault struct{ f *os.File }
+type Userfault struct {
+	f       *os.File
+	mu      sync.Mutex
+	nothing []byte // a page that cannot be read; made when it is needed
+}
 
 // UserfaultKind says what a process did to memory that is served through a [Userfault].
 type UserfaultKind uint8
@@ -54,11 +59,17 @@ const (
 // NewUserfault takes over a descriptor that was received from the process whose memory it serves. It must be in
 // non-blocking mode.
 func NewUserfault(f *os.File) *Userfault {
-	return &Userfault{f}
+	return &Userfault{f: f}
 }
 
 // Close ends the service: pages still missing read as zeros from then on.
-func (u *Userfault) Close() error { return u.f.Close() }
+func (u *Userfault) Close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	err := UnmapFile(u.nothing)
+	u.nothing = nil
+	return errors.Join(err, u.f.Close())
+}
 
 // Events reads what has happened. When nothing has, it waits for at most the timeout; a negative one has no bound.
 func (u *Userfault) Events(timeout time.Duration) ([]UserfaultEvent, error) {
@@ -110,7 +121,7 @@ func decodeUserfault(b []byte) UserfaultEvent {
 		fd := int(binary.NativeEndian.Uint32(b[8:]))
 		_ = unix.SetNonblock(fd, true)
 		unix.CloseOnExec(fd)
-		e.Child = &Userfault{os.NewFile(uintptr(fd), "userfaultfd")}
+		e.Child = NewUserfault(os.NewFile(uintptr(fd), "userfaultfd"))
 	case UserfaultRemap:
 		e.Start, e.To, e.End = word(0), word(1), word(0)+word(2)
 	case UserfaultRemove, UserfaultUnmap:
@@ -129,6 +140,28 @@ func (u *Userfault) Copy(dst uint64, src []byte) (int, error) {
 	err := u.ioctl(uffdioCopy, unsafe.Pointer(&arg))
 	runtime.KeepAlive(src)
 	return int(max(arg.copied, 0)), err
+}
+
+// Serves says whether memory is served at the address of a page, be it there or not, and puts nothing.
+func (u *Userfault) Serves(addr uint64) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.nothing == nil {
+		b, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return false, fmt.Errorf("map a page: %w", err)
+		}
+		u.nothing = b
+	}
+	// The kernel looks for the place before it finds that there is nothing to be copied.
+	switch _, err := u.Copy(addr, u.nothing); {
+	case errors.Is(err, unix.EFAULT), err == nil:
+		return true, nil
+	case errors.Is(err, ErrAddressGone):
+		return false, nil
+	default:
+		return false, err
+	}
 }
 
 // Zero puts zeros at [dst, dst+n).

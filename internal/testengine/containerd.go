@@ -17,7 +17,7 @@ type Containerd struct {
 // StartContainerd starts a containerd that has Image.
 func StartContainerd(t *testing.T) *Containerd {
 	t.Helper()
-	need(t, "containerd", "ctr", "runc")
+	need(t, "containerd", "ctr")
 	dir := Dir(t)
 	c := &Containerd{State: dir + "/state", Cgroup: Cgroup(t), dir: dir}
 	write(t, dir+"/config.toml", fmt.Appendf(nil, `version = 2

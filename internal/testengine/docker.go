@@ -18,7 +18,7 @@ type Docker struct {
 // StartDocker starts an engine that keeps images with the storage driver ("overlay2", "vfs").
 func StartDocker(t *testing.T, driver string) *Docker {
 	t.Helper()
-	need(t, "dockerd", "docker", "containerd", "runc")
+	need(t, "dockerd", "docker", "containerd")
 	dir := Dir(t)
 	d := &Docker{Socket: dir + "/sock"}
 	write(t, dir+"/daemon.json", []byte("{}"))

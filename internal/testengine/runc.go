@@ -22,7 +22,6 @@ type Runc struct {
 // NewRunc returns a runc.
 func NewRunc(t *testing.T) *Runc {
 	t.Helper()
-	need(t, "runc")
 	dir := Dir(t)
 	return &Runc{Dir: dir, State: dir + "/state", cgroup: Cgroup(t)}
 }

@@ -1,5 +1,6 @@
 // Package testengine gives tests container engines of their own: Docker, podman, containerd and runc, each with its
-// storage, its cgroup and an image in it, and gone with the test. A test is skipped where an engine is not installed.
+// storage, its cgroup and an image in it, and gone with the test. A test is skipped where Docker, podman or containerd
+// is not installed: `make setup-engines` does that, apart from what every test needs.
 package testengine
 
 import (
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
@@ -25,13 +27,11 @@ const (
 	waitLimit    = 15 * time.Second
 )
 
-// need skips the test when a program is not installed.
+// need skips the test when a program of an engine is not installed.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%s is not installed", p)
-		}
+		probetest.NeedProbe(t, probetest.Program(p, "make setup-engines"))
 	}
 }
 
@@ -39,9 +39,7 @@ func need(t *testing.T, programs ...string) {
 // the test ends fails the test, and goes.
 func Dir(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("running real engines needs root")
-	}
+	probetest.Need(t, "privileges")
 	dir, err := os.MkdirTemp("/tmp", "en") // short: engines put unix sockets in it
 	if err != nil {
 		t.Fatal(err)

@@ -121,7 +121,7 @@ type ExecRequest struct {
 	Env     []string // added to the container's own
 	Workdir string
 	User    string
-	TTY     bool // give it a terminal; Stdin must then be one
+	TTY     bool // give it a terminal; Stdin must then be one, which the caller has made raw
 	Stdin   *os.File
 	Stdout  *os.File
 	Stderr  *os.File

@@ -71,7 +71,7 @@ func TestPodmanArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("checkpointctl", func(t *testing.T) {
-		ctl := checkpointctl(t)
+		ctl := testengine.Checkpointctl(t)
 		for _, c := range []struct{ args, want string }{{"show", "web"}, {"inspect --ps-tree", "httpd"}, {"inspect --all", "LISTEN"}} {
 			out := testengine.Command(t, ctl, append(strings.Fields(c.args), archive)...)
 			if !strings.Contains(out, c.want) {
@@ -105,17 +105,4 @@ func cloneTwo(ctx context.Context, t *testing.T, svc *api.Local, ref string) []*
 		t.Fatalf("%v\n%s", err, snapshot.LogOf(err))
 	}
 	return clones
-}
-
-// checkpointctl builds the reader of checkpoint archives that people use, or skips.
-func checkpointctl(t *testing.T) string {
-	t.Helper()
-	const module = "github.com/checkpoint-restore/checkpointctl"
-	dir := t.TempDir()
-	for _, line := range []string{"go mod init example.org/x", "go get " + module + "@v1.4.0", "go build -o checkpointctl " + module} {
-		if out, err := testengine.Try(t.Context(), "sh", "-c", "cd "+dir+" && GOFLAGS=-mod=mod GOWORK=off "+line); err != nil {
-			t.Skipf("checkpointctl cannot be had: %s: %v\n%s", line, err, out)
-		}
-	}
-	return filepath.Join(dir, "checkpointctl")
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 
@@ -38,9 +39,11 @@ func checkRun(r RunRequest) error {
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(source); err != nil {
+		if _, err := os.Stat(source); errors.Is(err, fs.ErrNotExist) {
 			return &snapshot.Error{Kind: snapshot.KindNotFound, Op: "run", On: "volume " + source, Err: errors.New("no such path on this host"),
-				Hint: "make it first: mkdir -p " + source}
+				Hint: "make it first: mkdir -p " + source + "; volumes have no names here, and a relative source is a path"}
+		} else if err != nil {
+			return fmt.Errorf("volume %s: %w", v, err)
 		}
 	}
 	return nil

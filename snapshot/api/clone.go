@@ -37,9 +37,13 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err := checkSnapshot(snap, r.Engine, goruntime.GOARCH); err != nil {
 		return nil, err
 	}
-	if r.Limits != nil && r.Limits.MemoryBytes > 0 && r.Limits.MemoryBytes < snap.Config.Memory.Bytes {
+	limits := snap.Config.Limits
+	if r.Limits != nil {
+		limits = *r.Limits
+	}
+	if limits.MemoryBytes > 0 && limits.MemoryBytes < snap.Config.Memory.Bytes {
 		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
-			Err:  fmt.Errorf("a memory limit of %d bytes is less than the %d that its processes have from the start", r.Limits.MemoryBytes, snap.Config.Memory.Bytes),
+			Err:  fmt.Errorf("a memory limit of %d bytes is less than the %d that its processes have from the start", limits.MemoryBytes, snap.Config.Memory.Bytes),
 			Hint: "give -m at least that, and room to grow"}
 	}
 	if err := l.tool.Warm(ctx, l.cfg.Run); err != nil {
@@ -49,7 +53,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err != nil {
 		return nil, err
 	}
-	reserved, err := l.reserve(l.cloneRecords(snap, r))
+	reserved, err := l.reserve(l.cloneRecords(snap, r, limits))
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +99,7 @@ func (l *Local) cloneOne(ctx context.Context, client *shim.Client, res *reservat
 }
 
 // cloneRecords names the clones and says what they stand on.
-func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot.Container {
+func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest, limits snapshot.Limits) []snapshot.Container {
 	cfg := &snap.Config
 	base := snapshot.Base{Dir: cfg.Base.Dir, Layers: slices.Clone(cfg.Base.Layers)}
 	for _, layer := range snap.Layers {
@@ -119,10 +123,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest) []snapshot
 		case cfg.Network.Mode != "none":
 			c.Network.Mode = "bridge"
 		}
-		c.Limits = cfg.Limits
-		if r.Limits != nil {
-			c.Limits = *r.Limits
-		}
+		c.Limits = limits
 		c.Hostname = r.Hostname
 		if c.Hostname == "" {
 			c.Hostname = hostnameOf(&c)

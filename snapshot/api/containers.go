@@ -18,6 +18,9 @@ func (l *Local) Exec(ctx context.Context, ref string, r ExecRequest) (int, error
 	if err != nil {
 		return 0, err
 	}
+	if err := checkThawed("exec", c); err != nil {
+		return 0, err
+	}
 	client, err := shim.Dial(ctx, c.ShimAddr)
 	if err != nil {
 		return 0, err
@@ -28,7 +31,7 @@ func (l *Local) Exec(ctx context.Context, ref string, r ExecRequest) (int, error
 // killWait is how long a container that was killed is waited for. Its memory may take the kernel seconds to free.
 const killWait = time.Minute
 
-// Stop ends a container: SIGTERM first, and SIGKILL after the grace period.
+// Stop ends a container: SIGTERM first, and SIGKILL after the grace period. A frozen one is thawed.
 func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error {
 	c, err := l.runningContainer(ctx, "stop", ref)
 	if err != nil {
@@ -37,20 +40,32 @@ func (l *Local) Stop(ctx context.Context, ref string, grace time.Duration) error
 	if err := sendSignal(c, syscall.SIGTERM); err != nil {
 		return err
 	}
+	if err := thaw(c); err != nil {
+		return err
+	}
 	wctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	if err := l.waitGone(wctx, c.ID); err == nil || ctx.Err() != nil {
 		return err
 	}
+	return l.killAndWait(ctx, c)
+}
+
+// killAndWait ends a container, and thaws it to that end.
+func (l *Local) killAndWait(ctx context.Context, c *snapshot.Container) error {
 	if err := sendSignal(c, syscall.SIGKILL); err != nil {
 		return err
 	}
-	wctx, cancel = context.WithTimeout(ctx, killWait)
+	if err := thaw(c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
-	return l.waitGone(wctx, c.ID)
+	return l.waitGone(ctx, c.ID)
 }
 
-// Kill sends a signal to the container's first process.
+// Kill sends a signal to the container's first process. SIGKILL ends a frozen container too; another signal to one is an
+// error, since nobody would be there to take it.
 func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	sig, err := sys.ParseSignal(name)
 	if err != nil {
@@ -60,15 +75,13 @@ func (l *Local) Kill(ctx context.Context, ref string, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := sendSignal(c, sig); err != nil {
+	if sig == syscall.SIGKILL {
+		return l.killAndWait(ctx, c)
+	}
+	if err := checkThawed("kill", c); err != nil {
 		return err
 	}
-	if sig != syscall.SIGKILL {
-		return nil
-	}
-	wctx, cancel := context.WithTimeout(ctx, killWait)
-	defer cancel()
-	return l.waitGone(wctx, c.ID)
+	return sendSignal(c, sig)
 }
 
 // waitGone waits until a container has exited, however it did.
@@ -130,6 +143,9 @@ func (l *Local) Wait(ctx context.Context, ref string) (int, error) {
 			return 0, context.Cause(ctx)
 		}
 	}
+	if c.Status == snapshot.StatusDamaged {
+		return 0, damaged("wait", c)
+	}
 	if !c.ExitKnown {
 		return 0, &snapshot.Error{Kind: snapshot.KindUnreachable, Op: "wait", On: c.Name,
 			Err:  errors.New("it has exited, and its exit status is lost: the shim that was its parent was killed"),
@@ -138,11 +154,17 @@ func (l *Local) Wait(ctx context.Context, ref string) (int, error) {
 	return c.ExitStatus, nil
 }
 
-// Remove deletes a container and its files.
+// Remove deletes a container and its files. A damaged one is removed by force alone, since it may run.
 func (l *Local) Remove(ctx context.Context, ref string, force bool) error {
 	c, err := l.Container(ctx, ref)
 	if err != nil {
 		return err
+	}
+	if c.Status == snapshot.StatusDamaged {
+		if !force {
+			return damaged("rm", c)
+		}
+		return l.removeDamaged(c)
 	}
 	if c.Status == snapshot.StatusRunning {
 		if !force {

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -15,13 +17,21 @@ import (
 // leftovers finds what dead makers left on the host: containers half made, cgroups and addresses without a container.
 func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	var out []Problem
+	damaged, err := shim.DamagedContainers(l.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	// Whose cgroups and addresses are in use cannot be told while a record is missing: those are left alone.
+	for _, id := range slices.Sorted(maps.Keys(damaged)) {
+		out = append(out, Problem{Where: "container " + snapshot.ShortID(id), What: damaged[id].Error(),
+			Remedy: "snapd-ctr rm -f " + snapshot.ShortID(id) + " ends what runs of it and removes it"})
+	}
+	if len(damaged) > 0 {
+		return out, nil
+	}
 	cs, err := shim.ListContainers(l.cfg.Root)
 	if err != nil {
-		if snapshot.KindOf(err) != snapshot.KindCorrupt {
-			return nil, err
-		}
-		// Whose cgroups and addresses are in use cannot be told while a record is missing: those are left alone.
-		return []Problem{{Where: "containers", What: err.Error(), Remedy: "delete that container's directory by hand"}}, nil
+		return nil, err
 	}
 	live := make(map[string]bool)
 	for _, c := range cs {

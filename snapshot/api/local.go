@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,6 +27,9 @@ type Config struct {
 	Shim   string // the snapd-ctr-shim binary
 	Bridge string // name of the bridge of containers with --network bridge
 	Subnet string // its subnet, "10.88.64.0/18"
+	// LogMaxBytes is how long the log of a container made here becomes before a new one is begun; the one before is
+	// kept. Zero stands for 64 MiB.
+	LogMaxBytes int64
 }
 
 // Local is the service in this process.
@@ -49,6 +53,10 @@ func OpenLocal(ctx context.Context, cfg Config) (*Local, error) {
 		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "subnet", On: cfg.Subnet, Err: err,
 			Hint: "give a prefix such as 10.88.64.0/18"}
 	}
+	bridge := sandbox.Bridge{Name: cfg.Bridge, Subnet: subnet, Dir: shim.Paths{Run: cfg.Run}.Leases()}
+	if err := bridge.Check(); err != nil {
+		return nil, err
+	}
 	for _, d := range []string{cfg.Root, cfg.Run, filepath.Join(cfg.Root, "containers")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
@@ -59,8 +67,7 @@ func OpenLocal(ctx context.Context, cfg Config) (*Local, error) {
 		return nil, err
 	}
 	return &Local{
-		cfg: cfg, store: st, tool: criu.Tool{Path: cfg.CRIU},
-		bridge: sandbox.Bridge{Name: cfg.Bridge, Subnet: subnet, Dir: shim.Paths{Run: cfg.Run}.Leases()},
+		cfg: cfg, store: st, tool: criu.Tool{Path: cfg.CRIU}, bridge: bridge,
 	}, nil
 }
 
@@ -77,7 +84,7 @@ func (l *Local) spawn(ctx context.Context, group string) (*shim.Client, error) {
 		Log: filepath.Join(l.cfg.Run, "shims", group+".log")})
 }
 
-// Containers lists containers, newest first: those that run, or all.
+// Containers lists containers, newest first: those that run, or all. Damaged ones, which may run, are always among them.
 func (l *Local) Containers(_ context.Context, all bool) ([]*snapshot.Container, error) {
 	cs, err := l.records()
 	if err != nil {
@@ -85,7 +92,7 @@ func (l *Local) Containers(_ context.Context, all bool) ([]*snapshot.Container, 
 	}
 	var out []*snapshot.Container
 	for _, c := range cs {
-		if c.Status == snapshot.StatusRunning || all && c.Status == snapshot.StatusExited {
+		if c.Status == snapshot.StatusRunning || c.Status == snapshot.StatusDamaged || all && c.Status == snapshot.StatusExited {
 			out = append(out, c)
 		}
 	}
@@ -93,8 +100,7 @@ func (l *Local) Containers(_ context.Context, all bool) ([]*snapshot.Container, 
 }
 
 // records reads all containers, newest first. A container whose process is gone and whose shim is gone too is shown,
-// and recorded, as exited with a status nobody saw. Records that cannot be read hide nothing but themselves; fsck
-// reports them.
+// and recorded, as exited with a status nobody saw. Of one whose record cannot be read only the id is known.
 func (l *Local) records() ([]*snapshot.Container, error) {
 	read, err := shim.ListContainers(l.cfg.Root)
 	if err != nil && snapshot.KindOf(err) != snapshot.KindCorrupt {
@@ -111,6 +117,13 @@ func (l *Local) records() ([]*snapshot.Container, error) {
 			}
 		}
 		cs = append(cs, &c)
+	}
+	damaged, err := shim.DamagedContainers(l.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(damaged)) {
+		cs = append(cs, &snapshot.Container{ID: id, Name: snapshot.ShortID(id), Status: snapshot.StatusDamaged})
 	}
 	slices.SortStableFunc(cs, func(a, b *snapshot.Container) int { return b.Created.Compare(a.Created) })
 	return cs, nil
@@ -157,6 +170,9 @@ func (l *Local) runningContainer(ctx context.Context, op, ref string) (*snapshot
 	c, err := l.Container(ctx, ref)
 	if err != nil {
 		return nil, err
+	}
+	if c.Status == snapshot.StatusDamaged {
+		return nil, damaged(op, c)
 	}
 	if c.Status != snapshot.StatusRunning {
 		return nil, &snapshot.Error{Kind: snapshot.KindState, Op: op, On: c.Name, Err: errors.New("the container has exited"),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -28,6 +29,7 @@ func (l *Local) reserve(records []snapshot.Container) ([]*reservation, error) {
 	}
 	defer guard.Close()
 	taken := make(map[string]bool)
+	making := make(map[string]bool) // containers that may not have their address yet
 	cs, err := shim.ListContainers(l.cfg.Root)
 	if err != nil && snapshot.KindOf(err) != snapshot.KindCorrupt {
 		return nil, err
@@ -40,6 +42,10 @@ func (l *Local) reserve(records []snapshot.Container) ([]*reservation, error) {
 			continue
 		}
 		taken[c.Name] = true
+		making[c.ID] = c.Status == snapshot.StatusCreating && c.Network.Mode == "bridge"
+	}
+	if err := l.checkRoom(records, making); err != nil {
+		return nil, err
 	}
 	var out []*reservation
 	for _, c := range records {
@@ -60,6 +66,35 @@ func (l *Local) reserve(records []snapshot.Container) ([]*reservation, error) {
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// checkRoom refuses more containers than the bridge has free addresses for, before any of them is made.
+func (l *Local) checkRoom(records []snapshot.Container, making map[string]bool) error {
+	wanted := 0
+	for _, c := range records {
+		if c.Network.Mode == "bridge" {
+			wanted++
+		}
+	}
+	if wanted == 0 {
+		return nil
+	}
+	leases, err := l.bridge.Leases()
+	if err != nil {
+		return err
+	}
+	used := len(leases)
+	for id, is := range making {
+		if is && !slices.Contains(leases, id) {
+			used++
+		}
+	}
+	if free := max(0, l.bridge.Capacity()-used); wanted > free {
+		return &snapshot.Error{Kind: snapshot.KindState, Op: "addresses of", On: l.bridge.Subnet.String(),
+			Err:  fmt.Errorf("%d wanted, and %d of %d are free", wanted, free, l.bridge.Capacity()),
+			Hint: "make fewer at once, remove containers that run, or give another --bridge with a larger --subnet"}
+	}
+	return nil
 }
 
 func (l *Local) reserveOne(c snapshot.Container) (*reservation, error) {

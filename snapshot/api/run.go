@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,8 +90,14 @@ func (l *Local) newRecord(name string) snapshot.Container {
 		name = snapshot.ShortID(id)
 	}
 	return snapshot.Container{ID: id, Name: name, Status: snapshot.StatusCreating, Created: time.Now().UTC(),
-		Cgroup: l.cgroupParent() + "/" + id}
+		Cgroup: l.cgroupOf(id), LogMaxBytes: cmp.Or(l.cfg.LogMaxBytes, defaultLogMax)}
 }
+
+func (l *Local) cgroupOf(id string) string { return l.cgroupParent() + "/" + id }
+
+// defaultLogMax is how long a log becomes where nothing was asked for: long enough to find out what went wrong, and a
+// burst of clones that log without end fills no disk.
+const defaultLogMax = 64 << 20
 
 // rootfs finds what the container stands on, and for a bundle its spec.
 func (l *Local) rootfs(ctx context.Context, r RunRequest, c *snapshot.Container) (snapshot.Base, *v1.ImageConfig, *specs.Spec, error) {

@@ -30,7 +30,7 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 	}
 	req := capture.Request{Name: r.Name, Replace: r.Replace, Stop: r.Stop, Timeout: r.Timeout}
 	if r.Progress != nil {
-		req.Progress = func(phase string) { r.Progress(Progress{Phase: phase}) }
+		req.Progress = func(e snapshot.Effect) { r.Progress(Progress{Phase: string(e)}) }
 	}
 	var own *snapshot.Container
 	var err error
@@ -118,12 +118,7 @@ func find(ctx context.Context, ref string) (*runtime.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt, ok := runtime.All()[name]
-	if !ok {
-		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "snapshot", On: ref, Err: fmt.Errorf("no runtime %q is known", name),
-			Hint: "docker:ID, podman:ID, containerd:[NAMESPACE/]ID or runc:ID"}
-	}
-	return rt.Find(ctx, id)
+	return runtime.All()[name].Find(ctx, id)
 }
 
 // source describes one of our containers to a capture.

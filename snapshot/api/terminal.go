@@ -16,10 +16,10 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
-// execTerminal runs a program on a terminal of its own, in the container, and joins it to the caller's.
+// execTerminal runs a program on a terminal of its own, in the container, and joins it to the caller's, which the caller
+// has made raw.
 func execTerminal(ctx context.Context, client *shim.Client, id string, q shim.ExecRequest, r ExecRequest) (int, error) {
-	in := int(r.Stdin.Fd())
-	if !term.IsTerminal(in) {
+	if r.Stdin == nil || !term.IsTerminal(int(r.Stdin.Fd())) {
 		return 0, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "exec", On: snapshot.ShortID(id),
 			Err: errors.New("the input is not a terminal"), Hint: "leave out -t"}
 	}
@@ -28,12 +28,6 @@ func execTerminal(ctx context.Context, client *shim.Client, id string, q shim.Ex
 		return 0, err
 	}
 	defer ours.Close()
-	saved, err := term.MakeRaw(in)
-	if err != nil {
-		theirs.Close()
-		return 0, err
-	}
-	defer func() { _ = term.Restore(in, saved) }()
 	joined := make(chan error, 1)
 	go func() {
 		master, err := sys.ReceiveFile(ours)

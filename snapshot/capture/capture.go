@@ -18,7 +18,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -43,7 +42,7 @@ type Request struct {
 	Stop     bool
 	Ready    func(context.Context) error // the application answers, and has been warmed; may be nil
 	Timeout  time.Duration               // for the dump; 0: two minutes
-	Progress func(phase string)          // may be nil
+	Progress func(snapshot.Effect)       // called before each step; may be nil
 }
 
 // Result is what a capture made.
@@ -66,12 +65,12 @@ func (c *Capturer) Capture(ctx context.Context, r Request) (*Result, error) {
 	}
 	s := &session{Capturer: c, Request: r}
 	defer func() { s.fast.Close() }()
-	m := snapshot.CaptureMachine(r.Stop)
-	err := snapshot.Execute(ctx, m, s.actions(), s.timed)
-	if err != nil {
+	s.run = snapshot.NewExecution(snapshot.CaptureMachine(r.Stop), s.actions())
+	s.run.Progress = r.Progress
+	if err := s.run.Do(ctx); err != nil {
 		return nil, err
 	}
-	return &Result{Snapshot: s.made, Frozen: s.frozen, Phases: s.phases}, nil
+	return &Result{Snapshot: s.made, Frozen: s.frozen, Phases: s.run.Phases}, nil
 }
 
 // session is one capture under way.
@@ -79,6 +78,7 @@ type session struct {
 	*Capturer
 	Request
 
+	run    *snapshot.Execution
 	cfg    snapshot.Config
 	txn    *store.Txn
 	fast   *sys.ScratchFS // where CRIU writes; nil: to the staging directory
@@ -88,7 +88,6 @@ type session struct {
 
 	guests int // processes in the cgroup that are not of the container's tree
 	frozen time.Duration
-	phases []snapshot.Phase
 }
 
 func (s *session) actions() snapshot.Actions {
@@ -109,29 +108,6 @@ func (s *session) actions() snapshot.Actions {
 		snapshot.EffectStopTask: s.thaw,
 	}
 }
-
-// timed wraps an effect with its failpoints and its place in the phase table. A failpoint after an effect stands for
-// everything that can go wrong before the next one begins.
-func (s *session) timed(e snapshot.Effect, undoing bool, do func() error) error {
-	if undoing {
-		return do()
-	}
-	if s.Progress != nil {
-		s.Progress(string(e))
-	}
-	if err := fault.Point("capture." + string(e)); err != nil {
-		return err
-	}
-	start := time.Now()
-	err := do()
-	s.phases = append(s.phases, snapshot.Phase{Name: string(e), MS: ms(time.Since(start))})
-	if err != nil {
-		return err
-	}
-	return fault.Point("capture.after-" + string(e))
-}
-
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func (s *session) on() string {
 	if s.Source.Name != "" {

@@ -28,7 +28,7 @@ func (s *session) base(ctx context.Context) error {
 	lower := s.Source.Lower
 	for i := len(lower) - 1; i >= 0; i-- {
 		r, w := io.Pipe()
-		go func() { w.CloseWithError(store.WriteLayer(w, lower[i])) }()
+		go func() { w.CloseWithError(store.WriteLayer(ctx, w, lower[i])) }()
 		digest, err := s.Store.AddLayer(ctx, r, layerType)
 		r.CloseWithError(err)
 		if err != nil {
@@ -46,10 +46,10 @@ func (s *session) contentFile(i int) string {
 
 // files writes the container's own files while its tasks are frozen: those of its root file system that differ from
 // the base, and the content of its tmpfs mounts and generated files.
-func (s *session) files(context.Context) error {
+func (s *session) files(ctx context.Context) error {
 	if s.Source.Upper != "" {
 		err := writeFile(filepath.Join(s.txn.Dir(), rootfsFile), func(w io.Writer) error {
-			return store.WriteLayer(w, s.Source.Upper)
+			return store.WriteLayer(ctx, w, s.Source.Upper)
 		})
 		if err != nil {
 			return fmt.Errorf("copy the files of %s: %w", s.on(), err)
@@ -64,7 +64,7 @@ func (s *session) files(context.Context) error {
 		if st, err := os.Lstat(path); err == nil && !st.IsDir() {
 			write = store.WriteFile
 		}
-		if err := writeFile(s.contentFile(i), func(w io.Writer) error { return write(w, path) }); err != nil {
+		if err := writeFile(s.contentFile(i), func(w io.Writer) error { return write(ctx, w, path) }); err != nil {
 			return fmt.Errorf("copy the content of %s: %w", m.Path, err)
 		}
 	}
@@ -137,7 +137,7 @@ func (s *session) publish(context.Context) error {
 			return err
 		}
 	}
-	s.cfg.Phases = s.phases
+	s.cfg.Phases = s.run.Phases
 	var err error
 	s.made, err = s.txn.Publish(s.Name, s.cfg, s.layers, s.Replace)
 	return err

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	ghostLimit      = 64 << 20 // deleted files up to this size go into the images
-	defaultLogLevel = 2
-	dumpLog         = "dump.log"
+	ghostLimit = 64 << 20 // deleted files up to this size go into the images
+	logLevel   = 2        // errors and warnings
+	dumpLog    = "dump.log"
 	// vetoWait is how long a cancelled dump may go on to the next point at which CRIU can be told to undo it. After
 	// that it is killed, which tasks survive too, but which leaves CRIU no time to clean up after itself.
 	vetoWait   = 5 * time.Second
@@ -101,7 +101,7 @@ func (o *DumpOptions) request(dirs dirs) *rpc.CriuOpts {
 		// The master of the container's terminal is held by its runtime.
 		OrphanPtsMaster: new(true),
 	}
-	common(r, dirs, dumpLog, defaultLogLevel)
+	common(r, dirs, dumpLog)
 	if o.Timeout > 0 {
 		r.Timeout = new(uint32((o.Timeout + time.Second - 1) / time.Second))
 	}
@@ -109,11 +109,11 @@ func (o *DumpOptions) request(dirs dirs) *rpc.CriuOpts {
 }
 
 // common sets what dump and restore share.
-func common(r *rpc.CriuOpts, dirs dirs, log string, level int) {
+func common(r *rpc.CriuOpts, dirs dirs, log string) {
 	r.ImagesDirFd = new(int32(dirs.images.Fd()))
 	r.WorkDirFd = new(int32(dirs.work.Fd()))
 	r.LogFile = new(log)
-	r.LogLevel = new(int32(level))
+	r.LogLevel = new(int32(logLevel))
 	r.NotifyScripts = new(true)
 	r.ShellJob = new(true)
 	r.FileLocks = new(true)

@@ -1,7 +1,6 @@
 package criu
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +30,9 @@ type RestoreOptions struct {
 	Inherit  []InheritFD
 	TCPClose bool
 	// Lazy leaves the memory of [Images.LazyPages] to a pager that listens in Work.
-	Lazy     bool
-	LogLevel int      // CRIU's: 0 means 2, errors and warnings
-	Env      []string // added to CRIU's environment: "CRIU_FAULT=130"
-	PidFile  string   // if not empty, the pid of the criu process is written there
+	Lazy    bool
+	Env     []string // added to CRIU's environment: "CRIU_FAULT=130"
+	PidFile string   // if not empty, the pid of the criu process is written there
 
 	// OnSetup is called when the root task and its namespaces exist and no memory has been restored: the moment to
 	// place it in its cgroup. pid is its id in the caller's pid namespace. It is not called for a tree that has no
@@ -101,7 +99,7 @@ func (o *RestoreOptions) request(dirs dirs) *rpc.CriuOpts {
 	if o.Lazy {
 		r.LazyPages = new(true)
 	}
-	common(r, dirs, restoreLog, cmp.Or(o.LogLevel, defaultLogLevel))
+	common(r, dirs, restoreLog)
 	if o.Root != "" {
 		r.Root = new(o.Root)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 )
@@ -21,9 +22,7 @@ import (
 // findTool returns the criu to test with: that of SNAPD_CTR_CRIU, or that of `make setup`.
 func findTool(t testing.TB) Tool {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("CRIU needs root")
-	}
+	probetest.Need(t, "privileges")
 	return Tool{Path: testhost.CRIU(t)}
 }
 

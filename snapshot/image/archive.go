@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -99,18 +101,70 @@ const (
 // The first element of names that image archives have and root file systems do not.
 var imageEntry = regexp.MustCompile(`^(blobs|oci-layout|repositories|[0-9a-f]{64}|[^/]*\.json|[^/]*\.tar)$`)
 
-// looksLike reads entries of a tar until it is clear what it is. A root file system is recognised by its first
-// directory; an image archive has to be read until its manifest or to the end.
-func looksLike(t *tar.Reader) (shape, error) {
-	empty := true
-	for {
+// The first element of names that root file systems have and image archives do not.
+var rootEntry = regexp.MustCompile(`^(bin|dev|etc|home|lib|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)$`)
+
+// marks is what the names of an archive's entries tell.
+type marks struct {
+	names         int
+	layout, index bool            // oci-layout, index.json
+	manifest      bool            // manifest.json, whatever is in it
+	docker        bool            // manifest.json, and it is docker's
+	other         bool            // a name that no image archive has
+	roots         map[string]bool // those that rootEntry means
+}
+
+// shape says what the archive is. Order and odd directories do not matter, and a root file system may have a file
+// manifest.json.
+func (m *marks) shape() shape {
+	switch {
+	case m.layout && m.index, m.docker, (m.layout || m.manifest) && !m.other:
+		return shapeImage
+	default:
+		return shapeRootfs
+	}
+}
+
+// settled says whether what is yet to come cannot change the shape: two directories of a root file system are no
+// coincidence. It spares decompressing a large one twice.
+func (m *marks) settled() bool { return m.layout && m.index || m.docker || len(m.roots) > 1 }
+
+func (m *marks) note(name string, r io.Reader) error {
+	m.names++
+	first, _, _ := strings.Cut(name, "/")
+	m.other = m.other || !imageEntry.MatchString(first)
+	switch {
+	case name == v1.ImageLayoutFile:
+		m.layout = true
+	case name == v1.ImageIndexFile:
+		m.index = true
+	case name == dockerManifest:
+		raw, err := io.ReadAll(io.LimitReader(r, mostMetadata))
+		if err != nil {
+			return corrupt(name, err)
+		}
+		m.manifest = true
+		var images []dockerImage
+		m.docker = json.Unmarshal(raw, &images) == nil && len(images) > 0 && images[0].Config != ""
+	case rootEntry.MatchString(first):
+		m.roots[first] = true
+	}
+	return nil
+}
+
+// looksLike reads entries of a tar until it is clear what it is, or to the end.
+func looksLike(ctx context.Context, t *tar.Reader) (shape, error) {
+	m := &marks{roots: make(map[string]bool)}
+	for !m.settled() {
 		h, err := t.Next()
 		switch {
-		case err == io.EOF && empty:
+		case err == io.EOF && m.names == 0:
 			return shapeNone, errors.New("the archive is empty")
 		case err == io.EOF:
-			return shapeRootfs, nil
-		case err != nil && empty:
+			return m.shape(), nil
+		case ctx.Err() != nil:
+			return shapeNone, ctx.Err()
+		case err != nil && m.names == 0:
 			return shapeNone, err
 		case err != nil:
 			return shapeNone, corrupt("archive", err)
@@ -119,35 +173,32 @@ func looksLike(t *tar.Reader) (shape, error) {
 		if name == "." || name == "" {
 			continue
 		}
-		empty = false
-		if name == v1.ImageLayoutFile || name == dockerManifest {
-			return shapeImage, nil
-		}
-		if first, _, _ := strings.Cut(name, "/"); !imageEntry.MatchString(first) {
-			return shapeRootfs, nil
+		if err := m.note(name, t); err != nil {
+			return shapeNone, err
 		}
 	}
+	return m.shape(), nil
 }
 
 // loadFile loads whatever the file f is. want restricts that: "oci-archive", "docker-archive", "tar", or "" for any.
 func (l *loader) loadFile(ctx context.Context, f *os.File, want, tag string) (*Image, error) {
 	buffered := bufio.NewReader(f)
-	format, err := sniff(buffered)
+	format, err := tarball.Sniff(buffered)
 	if err != nil {
 		return nil, err
 	}
 	if want == "tar" {
 		return l.loadRootfs(ctx, f)
 	}
-	if format == plain {
+	if format == tarball.Plain {
 		return l.loadPlain(ctx, f, want, tag)
 	}
-	body, err := format.open(ctx, buffered)
+	body, err := open(ctx, format, buffered)
 	if err != nil {
 		return nil, named("archive", err)
 	}
 	defer body.Close()
-	found, err := looksLike(tar.NewReader(body))
+	found, err := looksLike(ctx, tar.NewReader(body))
 	if err != nil {
 		return nil, orNotAnImage(err)
 	}
@@ -166,7 +217,7 @@ func (l *loader) loadPlain(ctx context.Context, f *os.File, want, tag string) (*
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	found, err := looksLike(tar.NewReader(f))
+	found, err := looksLike(ctx, tar.NewReader(f))
 	if err != nil {
 		return nil, orNotAnImage(err)
 	}
@@ -211,11 +262,11 @@ func (l *loader) loadRootfs(ctx context.Context, f *os.File) (*Image, error) {
 }
 
 // spool writes the plain bytes of a compressed archive to a file without a name, so that they can be read in any order.
-func spool(ctx context.Context, f *os.File, format compression) (*os.File, error) {
+func spool(ctx context.Context, f *os.File, format tarball.Compression) (*os.File, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	body, err := format.open(ctx, f)
+	body, err := open(ctx, format, f)
 	if err != nil {
 		return nil, named("archive", err)
 	}

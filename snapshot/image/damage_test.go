@@ -16,6 +16,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -179,12 +180,12 @@ func FuzzLoadFile(f *testing.F) {
 			return
 		}
 		for d, blob := range to.blobs {
-			format := plain
+			format := tarball.Plain
 			switch to.types[d] {
 			case v1.MediaTypeImageLayerGzip:
-				format = gzipped
+				format = tarball.Gzip
 			case v1.MediaTypeImageLayerZstd:
-				format = zstandard
+				format = tarball.Zstd
 			}
 			if err := inspectTar(t.Context(), strings.NewReader(string(blob)), format, ""); err != nil && !errors.Is(err, io.EOF) {
 				t.Errorf("stored a layer that is unsound: %v", err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -35,6 +36,9 @@ func corrupt(what string, err error) error {
 	}
 	return faultf(snapshot.KindCorrupt, "get or make the image again", "%s: %w", what, err)
 }
+
+// damaged marks an error that says that bytes are not what they should be; [named] says of what.
+func damaged(err error) error { return &tarball.DamageError{Err: err} }
 
 // otherThing is what is wrong with a file or directory that is no image at all. A name that is also a registry
 // reference is then taken for one.

@@ -9,10 +9,10 @@ import (
 	"hash"
 	"io"
 	"path"
-	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -35,22 +35,22 @@ func (l *loader) addLayer(ctx context.Context, want layer, r io.Reader) (string,
 		r = verified
 	}
 	buffered := bufio.NewReaderSize(r, 64<<10)
-	format, err := sniff(buffered)
+	format, err := tarball.Sniff(buffered)
 	if err != nil {
 		return "", named(want.name, err)
 	}
 	var source io.Reader = buffered
-	if format == xzed { // no media type for that
-		x, err := format.open(ctx, buffered)
+	if format == tarball.XZ { // no media type for that
+		x, err := open(ctx, format, buffered)
 		if err != nil {
 			return "", err
 		}
 		defer x.Close()
-		source, format = x, plain
+		source, format = x, tarball.Plain
 	}
 	in := inspect(ctx, source, format, want.diffID)
 	defer in.close()
-	added, err := l.to.AddLayer(ctx, in, format.mediaType())
+	added, err := l.to.AddLayer(ctx, in, format.LayerType())
 	if in.err == nil && err == nil { // a store may stop early when it has the layer already
 		_, _ = io.Copy(io.Discard, in)
 	}
@@ -65,17 +65,11 @@ func (l *loader) addLayer(ctx context.Context, want layer, r io.Reader) (string,
 
 // named says which layer an error is about. Damage found while reading is of KindCorrupt.
 func named(what string, err error) error {
-	if damage, ok := errors.AsType[*damageError](err); ok {
-		return corrupt(what, damage.err)
+	if damage, ok := errors.AsType[*tarball.DamageError](err); ok {
+		return corrupt(what, damage.Err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
-
-// damageError marks an error that says that bytes are not what they should be.
-type damageError struct{ err error }
-
-func (e *damageError) Error() string { return e.err.Error() }
-func (e *damageError) Unwrap() error { return e.err }
 
 // verifier passes a blob through and fails in place of its end when it does not have the size and digest it should.
 type verifier struct {
@@ -99,13 +93,13 @@ func (v *verifier) Read(p []byte) (int, error) {
 	v.read += int64(n)
 	switch {
 	case v.read > v.size:
-		return 0, &damageError{fmt.Errorf("it is longer than the %d bytes it should have", v.size)}
+		return 0, damaged(fmt.Errorf("it is longer than the %d bytes it should have", v.size))
 	case err != io.EOF:
 		return n, err
 	case v.read < v.size:
-		return n, &damageError{fmt.Errorf("it is truncated: %d of %d bytes", v.read, v.size)}
+		return n, damaged(fmt.Errorf("it is truncated: %d of %d bytes", v.read, v.size))
 	case digest.NewDigest(v.want.Algorithm(), v.hash) != v.want:
-		return n, &damageError{errors.New("its content does not match its digest")}
+		return n, damaged(errors.New("its content does not match its digest"))
 	}
 	return n, io.EOF
 }
@@ -119,7 +113,7 @@ type inspector struct {
 	err     error // once set, all that Read returns
 }
 
-func inspect(ctx context.Context, r io.Reader, format compression, diffID digest.Digest) *inspector {
+func inspect(ctx context.Context, r io.Reader, format tarball.Compression, diffID digest.Digest) *inspector {
 	pr, pw := io.Pipe()
 	in := &inspector{r: r, pipe: pw, verdict: make(chan error, 1)}
 	go func() {
@@ -158,8 +152,8 @@ func (in *inspector) close() {
 	<-in.verdict //nolint:errcheck // of a layer that nobody wants any more
 }
 
-func inspectTar(ctx context.Context, r io.Reader, format compression, diffID digest.Digest) error {
-	body, err := format.open(ctx, r)
+func inspectTar(ctx context.Context, r io.Reader, format tarball.Compression, diffID digest.Digest) error {
+	body, err := open(ctx, format, r)
 	if err != nil {
 		return err
 	}
@@ -167,7 +161,7 @@ func inspectTar(ctx context.Context, r io.Reader, format compression, diffID dig
 	algorithm := digest.Canonical
 	if diffID != "" {
 		if err := diffID.Validate(); err != nil {
-			return &damageError{err}
+			return damaged(err)
 		}
 		algorithm = diffID.Algorithm()
 	}
@@ -177,13 +171,13 @@ func inspectTar(ctx context.Context, r io.Reader, format compression, diffID dig
 		return err
 	}
 	if _, err := io.Copy(io.Discard, hashed); err != nil { // zeros after the tar's end
-		return &damageError{err}
+		return damaged(err)
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return err
 	}
 	if diffID != "" && digest.NewDigest(algorithm, sum) != diffID {
-		return &damageError{errors.New("its content does not match the digest in the image's configuration")}
+		return damaged(errors.New("its content does not match the digest in the image's configuration"))
 	}
 	return nil
 }
@@ -195,7 +189,7 @@ func checkEntries(t *tar.Reader) error {
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			return &damageError{err}
+			return damaged(err)
 		case !harmless(h.Name), h.Typeflag == tar.TypeLink && !harmless(h.Linkname):
 			name := h.Name
 			if harmless(name) {
@@ -213,13 +207,5 @@ func harmless(name string) bool {
 	if path.Clean(name) == "/" {
 		return true // some tools write an entry for the root directory like that
 	}
-	if path.IsAbs(name) {
-		return false
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		if part == ".." {
-			return false
-		}
-	}
-	return true
+	return tarball.CheckName(name) == nil
 }

@@ -48,12 +48,12 @@ func (o layout) open(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) 
 	r, size, err := o.files.file(path.Join(v1.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &damageError{errors.New("it is missing")}
+		return nil, damaged(errors.New("it is missing"))
 	case err != nil:
 		return nil, err
 	case size != d.Size:
 		r.Close()
-		return nil, &damageError{fmt.Errorf("it has %d bytes and should have %d", size, d.Size)}
+		return nil, damaged(fmt.Errorf("it has %d bytes and should have %d", size, d.Size))
 	}
 	return r, nil
 }

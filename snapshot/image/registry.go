@@ -115,7 +115,7 @@ func (r *remoteBlobs) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser,
 	body, err := r.repo.Fetch(ctx, d)
 	switch {
 	case errors.Is(err, errdef.ErrNotFound):
-		return nil, &damageError{errors.New("the registry does not have it")}
+		return nil, damaged(errors.New("the registry does not have it"))
 	case err != nil:
 		return nil, r.explain(err)
 	}

@@ -54,7 +54,7 @@ func Open(dir string, runs map[int][]Run) (*Image, error) {
 			if r.End <= r.Start || r.Offset < 0 || uint64(r.Offset)+(r.End-r.Start) > uint64(len(im.files[i])) {
 				return nil, errors.Join(fmt.Errorf("%s: pages %#x-%#x at %d lie outside of it", r.File, r.Start, r.End, r.Offset), im.Close())
 			}
-			im.tasks[task] = append(im.tasks[task], segment{r.Start, r.End, im.files[i][r.Offset:], r.Wiped})
+			im.tasks[task] = append(im.tasks[task], segment{start: r.Start, end: r.End, data: im.files[i][r.Offset:], wiped: r.Wiped})
 		}
 		slices.SortFunc(im.tasks[task], bySegmentStart)
 	}

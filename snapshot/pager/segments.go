@@ -11,6 +11,7 @@ type segment struct {
 	start, end uint64
 	data       []byte
 	wiped      bool // a child of a fork gets zeros instead
+	unknown    bool // it may be this or something else: see owed
 }
 
 func bySegmentStart(a, b segment) int { return cmp.Compare(a.start, b.start) }
@@ -59,6 +60,27 @@ func (ss *segments) cut(start, end uint64) segments {
 	}
 	*ss = slices.Replace(list, i, j, rest...)
 	return taken
+}
+
+// take is cut for what is known; the rest stays.
+func (ss *segments) take(start, end uint64) (known segments) {
+	for _, s := range ss.cut(start, end) {
+		if s.unknown {
+			ss.put(segments{s})
+		} else {
+			known = append(known, s)
+		}
+	}
+	return known
+}
+
+// known returns the first segment that is known, if any.
+func (ss segments) known() (first segment, ok bool) {
+	i := slices.IndexFunc(ss, func(s segment) bool { return !s.unknown })
+	if i < 0 {
+		return segment{}, false
+	}
+	return ss[i], true
 }
 
 // put adds segments that overlap nothing.

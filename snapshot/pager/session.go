@@ -47,6 +47,10 @@ type Session struct {
 	pager    *Pager
 	listener *net.UnixListener
 	filled   chan struct{}
+	fill     sync.Once     // closes filled
+	ended    chan struct{} // closed when the session is
+	doubt    sync.Once     // closes unsure
+	unsure   chan struct{}
 	group    sync.WaitGroup
 	finished atomic.Int64 // when CRIU said that all is restored, in Unix nanoseconds; 0: not yet
 	hurry    atomic.Bool
@@ -76,11 +80,11 @@ func (p *Pager) Serve(work string) (*Session, error) {
 		l.Close()
 		return nil, err
 	}
-	s := &Session{pager: p, listener: l, filled: make(chan struct{}), spaces: make(map[*space]bool)}
+	s := &Session{pager: p, listener: l, filled: make(chan struct{}), ended: make(chan struct{}), unsure: make(chan struct{}), spaces: make(map[*space]bool)}
 	s.group.Go(s.accept)
 	go func() {
 		s.group.Wait()
-		close(s.filled)
+		s.fill.Do(func() { close(s.filled) })
 	}()
 	return s, nil
 }
@@ -95,13 +99,23 @@ func (s *Session) Err() error {
 	return s.err
 }
 
+// Doubtful is closed when it can no longer be told what some memory must hold, because threads changed the same
+// addresses at the same time. The tasks may go on: when one touches that memory, the session fails. Until it is gone,
+// nothing is ever filled completely.
+func (s *Session) Doubtful() <-chan struct{} { return s.unsure }
+
+func (s *Session) doubtful() { s.doubt.Do(func() { close(s.unsure) }) }
+
 // Hurry fills without regard to others: somebody waits for the memory to be complete.
 func (s *Session) Hurry() { s.hurry.Store(true) }
 
 // Close ends the session. Tasks that still miss memory must be gone.
 func (s *Session) Close() error {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.ended)
+	}
 	s.listener.Close()
 	if s.conn != nil {
 		s.conn.Close()
@@ -110,7 +124,7 @@ func (s *Session) Close() error {
 		sp.u.Close()
 	}
 	s.mu.Unlock()
-	<-s.filled
+	s.group.Wait()
 	return nil
 }
 
@@ -179,27 +193,30 @@ func (s *Session) run(sp *space) {
 	}
 	s.spaces[sp] = true
 	s.group.Go(func() {
-		err := s.guarded(sp)
+		defer sp.close()
+		kept, err := s.pager.keep(sp.u)
+		if err == nil {
+			err = sp.serve()
+		}
+		if err != nil {
+			s.fail(err)
+			<-s.ended // until then tasks wait for what they miss: without a server it would be zeros to them
+		}
+		if err := kept.Close(); err != nil {
+			s.fail(err)
+		}
 		s.mu.Lock()
 		delete(s.spaces, sp)
 		s.mu.Unlock()
-		if err != nil {
-			s.fail(err)
-		}
 	})
 }
 
-// guarded serves an address space whose userfaultfd outlives this process.
-func (s *Session) guarded(sp *space) (err error) {
-	defer sp.u.Close()
-	if s.pager.guard != nil {
-		kept, kerr := s.pager.guard.Keep(sp.u)
-		if kerr != nil {
-			return kerr
-		}
-		defer func() { err = errors.Join(err, kept.Close()) }()
+// keep has the guard hold a userfaultfd, so that it outlives this process.
+func (p *Pager) keep(u *sys.Userfault) (*sys.Kept, error) {
+	if p.guard == nil {
+		return nil, nil
 	}
-	return sp.serve()
+	return p.guard.Keep(u)
 }
 
 // fail keeps the first error. Errors after Close are its own doing.
@@ -208,6 +225,7 @@ func (s *Session) fail(err error) {
 	defer s.mu.Unlock()
 	if !s.closed && s.err == nil && !errors.Is(err, os.ErrClosed) {
 		s.err = fmt.Errorf("serve memory: %w", err)
+		s.fill.Do(func() { close(s.filled) })
 	}
 }
 

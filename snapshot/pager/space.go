@@ -25,6 +25,8 @@ const (
 	yielding = 30 * time.Second
 	// turn is how long a thread whose event has been read is given to go on, before another look at the memory.
 	turn = 50 * time.Microsecond
+	// turns is how often at most we look at once whether the memory rests, about half a microsecond each.
+	turns = 100
 )
 
 // space serves one address space. Only its own goroutine touches it.
@@ -35,12 +37,11 @@ type space struct {
 	owed    owed
 	faults  []uint64 // touched, not yet served
 	working []uint64 // windows to fill first
-	born    []*space // children whose claims depend on events of ours that are still to come
+	born    []*space // children that were forked while events of ours were outstanding
 }
 
 // serve runs until nothing is missing, the process is gone, or the session is closed.
 func (s *space) serve() error {
-	defer s.letGo()
 	var wait time.Duration
 	for {
 		events, err := s.u.Events(wait)
@@ -67,12 +68,23 @@ func (s *space) serve() error {
 		}
 		switch {
 		case errors.Is(err, sys.ErrProcessGone):
+			// Its children may live. What their mother's threads did during a fork and did not live to report is not
+			// known to anybody; it takes a kill at that instant.
+			s.letGo()
 			return nil
 		case errors.Is(err, sys.ErrMemoryChanged) && len(events) == 0:
 			wait = turn
 		case err != nil && !errors.Is(err, sys.ErrMemoryChanged):
 			return err
 		}
+	}
+}
+
+// close ends the service of the space, and of children that were not served yet.
+func (s *space) close() {
+	s.u.Close()
+	for _, child := range s.born {
+		child.u.Close()
 	}
 }
 
@@ -85,32 +97,44 @@ func (s *space) happened(e sys.UserfaultEvent) {
 	case sys.UserfaultFork:
 		s.born = append(s.born, &space{session: s.session, u: e.Child, owed: s.owed.forked()})
 	case sys.UserfaultRemap:
-		for _, child := range s.born {
-			child.owed.avoid(e.To, e.To+(e.End-e.Start))
-		}
-		s.owed.moved(e.Start, e.End, e.To)
+		s.changed(func(o *owed) { o.moved(e.Start, e.End, e.To) })
 	case sys.UserfaultRemove:
 		s.owed.removed(e.Start, e.End)
 	case sys.UserfaultUnmap:
-		s.owed.unmapped(e.Start, e.End)
+		s.changed(func(o *owed) { o.unmapped(e.Start, e.End) })
 	}
 }
 
-// settle puts memory that was moved to where it is now. Until that is done no other page may be put: one that seems to be
-// of zeros may be one that was moved. It stops with ErrMemoryChanged when events must be read first.
-func (s *space) settle() error {
-	for len(s.owed.claims) > 0 {
-		c := s.owed.claims[0]
-		s.owed.claims = s.owed.claims[1:]
-		n, err := s.tryPlaces(c)
-		if n < c.size() {
-			s.owed.claims = append(s.owed.claims, c.split(n))
-		}
-		if err != nil {
-			return err
-		}
+// changed notes an event that may have come before the forks of which we know already.
+func (s *space) changed(note func(*owed)) {
+	note(&s.owed)
+	for _, child := range s.born {
+		note(&child.owed)
 	}
-	s.owed.settled()
+}
+
+// settle finds out where memory is that was changed. Until that is known no page may be put: one that seems to be of
+// zeros may be one that was moved. It stops with ErrMemoryChanged when events must be read first.
+func (s *space) settle() error {
+	if s.owed.certain() && len(s.born) == 0 {
+		return nil
+	}
+	// A thread that goes on from its event lets the memory rest for an instant at least, before it changes it again.
+	err := s.quiet()
+	for range turns {
+		if !errors.Is(err, sys.ErrMemoryChanged) {
+			break
+		}
+		err = s.quiet()
+	}
+	if err != nil {
+		return err
+	}
+	if doubt, err := s.owed.settle(s.u.Serves); err != nil {
+		return err
+	} else if doubt {
+		s.session.doubtful()
+	}
 	s.letGo()
 	return nil
 }
@@ -118,36 +142,10 @@ func (s *space) settle() error {
 // letGo begins to serve the children that were born.
 func (s *space) letGo() {
 	for _, child := range s.born {
+		child.owed.bear()
 		s.session.run(child)
 	}
 	s.born = nil
-}
-
-// tryPlaces puts a claim where it belongs and returns how much of it is done with.
-func (s *space) tryPlaces(c claim) (done uint64, err error) {
-	for done < c.size() {
-		n := uint64(pageSize)
-		for _, p := range c.places {
-			if p.left {
-				continue
-			}
-			n, err = s.put(c.from(c.start + done).at(p.addr + done))
-			if err == nil || !elsewhere(err) {
-				break
-			}
-			n = pageSize
-		}
-		if err != nil && !elsewhere(err) {
-			return done, err
-		}
-		done += n
-	}
-	return done, nil
-}
-
-// elsewhere says whether a claimed page, which is missing, cannot be where it was tried.
-func elsewhere(err error) bool {
-	return errors.Is(err, sys.ErrAddressGone) || errors.Is(err, sys.ErrPagePresent)
 }
 
 // answer serves the pages that were touched. It stops with ErrMemoryChanged when events must be read first.
@@ -158,8 +156,11 @@ func (s *space) answer() error {
 		if s.task != 0 && s.session.isEarly() {
 			s.session.pager.image.touched(touch{s.task, start})
 		}
-		if err := s.copy(s.owed.missing.cut(start, start+window)); err != nil {
+		if err := s.copy(s.owed.missing.take(start, start+window)); err != nil {
 			return err
+		}
+		if len(s.owed.missing.cut(addr, addr+pageSize)) > 0 {
+			return fmt.Errorf("task %d: page %#x: %w", s.task, addr, errDoubt)
 		}
 		// A page that the snapshot does not have is one of zeros. One that is there by now needs only the wake-up, and
 		// so does a thread that touched what is no longer mapped: it gets its signal.
@@ -185,14 +186,21 @@ func (s *space) fill() (done, did bool, err error) {
 	for len(s.working) > 0 {
 		start := s.working[0]
 		s.working = s.working[1:]
-		if got := s.owed.missing.cut(start, start+window); len(got) > 0 {
+		if got := s.owed.missing.take(start, start+window); len(got) > 0 {
 			return false, true, s.copy(got)
 		}
 	}
-	if s.owed.nothing() {
+	next, some := s.owed.missing.known()
+	switch {
+	case some:
+	case len(s.owed.missing) > 0:
+		// It stays missing; this only asks whether the process is still there.
+		_, err := s.u.Serves(s.owed.missing[0].start)
+		return false, false, err
+	default:
 		// A fork may be under way whose child misses what this process has since unmapped.
-		changing, err := s.u.Changing()
-		return !changing && err == nil, false, err
+		err := s.quiet()
+		return err == nil, false, err
 	}
 	if !s.session.mayFill() {
 		return false, false, nil
@@ -203,8 +211,7 @@ func (s *space) fill() (done, did bool, err error) {
 	default:
 		return false, false, nil
 	}
-	start := s.owed.missing[0].start
-	return false, true, s.copy(s.owed.missing.cut(start, start+fillChunk))
+	return false, true, s.copy(s.owed.missing.take(next.start, next.start+fillChunk))
 }
 
 // copy puts segments into the memory. What could not be put because the memory is being changed is missing again.
@@ -250,8 +257,17 @@ func (s *space) gone(err error) error {
 	if !errors.Is(err, sys.ErrAddressGone) {
 		return err
 	}
-	if changing, cerr := s.u.Changing(); changing || cerr != nil {
-		return errors.Join(cerr, sys.ErrMemoryChanged)
+	if qerr := s.quiet(); qerr != nil {
+		return qerr
+	}
+	return err
+}
+
+// quiet returns ErrMemoryChanged while events are outstanding.
+func (s *space) quiet() error {
+	changing, err := s.u.Changing()
+	if changing {
+		return sys.ErrMemoryChanged
 	}
 	return err
 }

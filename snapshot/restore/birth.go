@@ -15,7 +15,7 @@ func (s *session) tool() criu.Tool {
 	}
 	t.Launch = func(start func() error) error {
 		return launch(func() (err error) {
-			s.born, err = s.out.Cgroup.Within(start)
+			s.born, err = s.cgroup.Within(start)
 			return err
 		})
 	}

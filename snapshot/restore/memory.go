@@ -2,11 +2,9 @@ package restore
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
-	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
 )
@@ -15,9 +13,6 @@ import (
 // it before the clone's first instruction.
 func (s *session) memory(context.Context) error {
 	if err := os.Mkdir(s.work, 0o700); err != nil {
-		return err
-	}
-	if err := s.fits(); err != nil {
 		return err
 	}
 	if !s.Lazy {
@@ -29,20 +24,6 @@ func (s *session) memory(context.Context) error {
 	}
 	s.out.Memory, err = p.Serve(s.work)
 	return err
-}
-
-// fits refuses a clone whose memory limit is less than what one of its processes holds. Without swap the kernel would
-// kill it as soon as its memory has arrived.
-func (s *session) fits() error {
-	limit := s.r.Record.Limits.MemoryBytes
-	for _, p := range s.r.Config.Processes {
-		if limit > 0 && p.Bytes > limit {
-			return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: snapshot.ShortID(s.id),
-				Err:  fmt.Errorf("its memory limit is %d bytes; process %d (%s) of the snapshot holds %d", limit, p.Pid, p.Comm, p.Bytes),
-				Hint: "give the clone more memory: --memory, or -m"}
-		}
-	}
-	return nil
 }
 
 func (s *session) closeMemory(context.Context) error {

@@ -11,9 +11,9 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 )
 
-// netns makes the clone's network namespace. On a bridge the clone gets an address of its own; addresses that its
+// makeNetns makes the clone's network namespace. On a bridge the clone gets an address of its own; addresses that its
 // processes are bound to come along as aliases. Kernel parameters that the container's spec sets for the network are set again.
-func (s *session) netns(context.Context) error {
+func (s *session) makeNetns(context.Context) error {
 	cfg := &s.r.Config
 	s.out.Network = s.r.Record.Network
 	if cfg.NetnsKey == "" {
@@ -23,7 +23,7 @@ func (s *session) netns(context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.out.Netns = ns
+	s.netns = ns
 	if s.r.Record.Network.Mode == "bridge" {
 		if err := s.attach(); err != nil {
 			return err
@@ -60,14 +60,14 @@ func (s *session) attach() (err error) {
 			bound = append(bound, l)
 		}
 	}
-	s.out.Network, err = s.Bridge.Attach(s.out.Netns, s.id, cfg.Network.Aliases, bound)
+	s.out.Network, err = s.Bridge.Attach(s.netns, s.id, cfg.Network.Aliases, bound)
 	return err
 }
 
 func (s *session) rmNetns(context.Context) error {
 	var err error
-	if s.out.Netns != nil {
-		err = s.out.Netns.Close()
+	if s.netns != nil {
+		err = s.netns.Close()
 	}
 	if s.r.Record.Network.Mode == "bridge" {
 		err = errors.Join(err, s.Bridge.Release(s.id))

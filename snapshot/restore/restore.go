@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
@@ -37,17 +36,18 @@ type Engine struct {
 	pagers map[string]*pager.Pager // by images directory; nil where a snapshot's images do not allow it
 }
 
-// Result is a running clone. The caller owns what it holds and closes it when the clone has ended.
+// Result is a running clone.
 type Result struct {
 	Pid     int // init, our child
 	Phases  []snapshot.Phase
 	Network snapshot.Network
-	Netns   *sandbox.Netns // nil on the host's network
-	Cgroup  *sandbox.Cgroup
 	Stdout  *os.File // read ends of the clone's output
 	Stderr  *os.File
 	TTY     *os.File       // the terminal's master where the container had one, else nil
 	Memory  *pager.Session // serves the clone's memory; nil when all of it was there from the start
+
+	// Release takes back all that was made for the clone. It is called once, when the clone's init has been reaped.
+	Release func(context.Context) error
 }
 
 // Clone restores the snapshot into the container id, whose directory is prepared. A clone that cannot be completed
@@ -60,27 +60,15 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Re
 			defer p.Busy()()
 		}
 	}
-	m := snapshot.CloneMachine()
-	err := snapshot.Execute(ctx, m, snapshot.Actions{
-		snapshot.EffectRootfs:      s.rootfs,
-		snapshot.EffectUnmount:     s.unmount,
-		snapshot.EffectCgroup:      s.cgroup,
-		snapshot.EffectRmCgroup:    s.rmCgroup,
-		snapshot.EffectNetns:       s.netns,
-		snapshot.EffectRmNetns:     s.rmNetns,
-		snapshot.EffectMounts:      s.mounts,
-		snapshot.EffectRmMounts:    s.rmMounts,
-		snapshot.EffectMemory:      s.memory,
-		snapshot.EffectCloseMemory: s.closeMemory,
-		snapshot.EffectStdio:       s.stdio,
-		snapshot.EffectCloseStdio:  s.closeStdio,
-		snapshot.EffectRestore:     s.restore,
-		snapshot.EffectKillRestore: s.kill,
-	}, s.timed)
+	s.run = snapshot.NewExecution(snapshot.CloneMachine(), s.actions())
+	err := s.run.Do(ctx)
 	s.closeOurEnds()
 	if err != nil {
 		return nil, err
 	}
+	s.out.Phases, s.out.Release = s.run.Phases, s.release
+	// The undos live as long as the clone. This is all that they need of what it was made of.
+	s.r, s.externals = shim.CloneRequest{Record: s.r.Record}, nil
 	return &s.out, nil
 }
 
@@ -91,7 +79,10 @@ type session struct {
 	dir string
 	r   shim.CloneRequest
 	out Result
+	run *snapshot.Execution
 
+	netns     *sandbox.Netns // nil on the host's network
+	cgroup    *sandbox.Cgroup
 	born      bool       // the clone's processes are born in its cgroup
 	work      string     // CRIU's work directory
 	externals []string   // mounts, in CRIU's restore syntax
@@ -99,20 +90,23 @@ type session struct {
 	terminal  *os.File   // the clone's end of the terminal that takes the place of one of the captured host, nil without
 }
 
-func (s *session) timed(e snapshot.Effect, undoing bool, do func() error) error {
-	if undoing {
-		return do()
+func (s *session) actions() snapshot.Actions {
+	return snapshot.Actions{
+		snapshot.EffectRootfs:      s.rootfs,
+		snapshot.EffectUnmount:     s.unmount,
+		snapshot.EffectCgroup:      s.makeCgroup,
+		snapshot.EffectRmCgroup:    s.rmCgroup,
+		snapshot.EffectNetns:       s.makeNetns,
+		snapshot.EffectRmNetns:     s.rmNetns,
+		snapshot.EffectMounts:      s.mounts,
+		snapshot.EffectRmMounts:    s.rmMounts,
+		snapshot.EffectMemory:      s.memory,
+		snapshot.EffectCloseMemory: s.closeMemory,
+		snapshot.EffectStdio:       s.stdio,
+		snapshot.EffectCloseStdio:  s.closeStdio,
+		snapshot.EffectRestore:     s.restore,
+		snapshot.EffectKill:        s.kill,
 	}
-	if err := fault.Point("clone." + string(e)); err != nil {
-		return err
-	}
-	start := time.Now()
-	err := do()
-	s.out.Phases = append(s.out.Phases, snapshot.Phase{Name: string(e), MS: float64(time.Since(start).Microseconds()) / 1000})
-	if err != nil {
-		return err
-	}
-	return fault.Point("clone.after-" + string(e))
 }
 
 func (s *session) rootfsDir() string { return filepath.Join(s.dir, "rootfs") }
@@ -128,20 +122,18 @@ func (s *session) rootfs(context.Context) error {
 
 func (s *session) unmount(context.Context) error { return sandbox.Unmount(s.rootfsDir()) }
 
-func (s *session) cgroup(context.Context) error {
+func (s *session) makeCgroup(context.Context) error {
 	// The limits come last: CRIU is born in the cgroup, and they are not for it.
 	c, err := sandbox.NewCgroup(s.r.Record.Cgroup, snapshot.Limits{})
-	s.out.Cgroup = c
+	s.cgroup = c
 	return err
 }
 
 func (s *session) rmCgroup(ctx context.Context) error {
-	if s.out.Cgroup == nil {
+	if s.cgroup == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return errors.Join(s.out.Cgroup.Kill(ctx), s.out.Cgroup.Remove())
+	return errors.Join(s.cgroup.Kill(ctx), s.cgroup.Remove())
 }
 
 func (s *session) mounts(context.Context) error {
@@ -180,7 +172,7 @@ func (s *session) restore(ctx context.Context) error {
 		return err
 	}
 	s.out.Pid = got.Pid
-	s.out.Phases = append(s.out.Phases, got.Phases...)
+	s.run.Phases = append(s.run.Phases, got.Phases...)
 	return nil
 }
 
@@ -191,7 +183,7 @@ const pidFileVariable = "SNAPD_CTR_CRIU_PIDFILE"
 // where it was not born in it.
 func (s *session) onSetup(pid int) error {
 	if !s.born {
-		if err := s.out.Cgroup.Place(pid); err != nil {
+		if err := s.cgroup.Place(pid); err != nil {
 			return err
 		}
 	}
@@ -200,7 +192,7 @@ func (s *session) onSetup(pid int) error {
 
 // onReady makes the last changes before the clone's first instruction.
 func (s *session) onReady(pid int) error {
-	if err := s.out.Cgroup.SetLimits(s.r.Record.Limits); err != nil {
+	if err := s.cgroup.SetLimits(s.r.Record.Limits); err != nil {
 		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "limit", On: s.r.Record.Name, Err: err,
 			Hint: "the clone's memory is that of the snapshot from its first instant: give it at least as much"}
 	}
@@ -216,4 +208,9 @@ func (s *session) kill(context.Context) error {
 		return nil
 	}
 	return sys.KillAndReap(s.out.Pid)
+}
+
+func (s *session) release(ctx context.Context) error {
+	s.out.Pid = 0 // reaped: another process may have the number by now
+	return s.run.Undo(ctx)
 }

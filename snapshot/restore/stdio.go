@@ -64,8 +64,8 @@ func (s *session) inherit() (fds []criu.InheritFD, ours []*os.File, err error) {
 		}
 	}
 	cfg := &s.r.Config
-	if s.out.Netns != nil {
-		add(cfg.NetnsKey, s.out.Netns.File())
+	if s.netns != nil {
+		add(cfg.NetnsKey, s.netns.File())
 	}
 	for _, key := range cfg.Stdio {
 		if isTerminal(key) {

@@ -43,7 +43,7 @@ func FuzzParseOverlay(f *testing.F) {
 	f.Add(`/a\`, "/ ", "/=\n")
 	f.Fuzz(func(t *testing.T, a, b, upper string) {
 		if strings.ContainsRune(a+b+upper, 0) || a == "" || b == "" {
-			t.Skip()
+			return // no such paths
 		}
 		kernel := strings.NewReplacer(`\`, `\134`, ",", `\054`, "=", `\075`, " ", `\040`, "\t", `\011`, "\n", `\012`)
 		user := strings.NewReplacer(`\`, `\\`, ":", `\:`)

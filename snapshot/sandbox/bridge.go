@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -21,6 +22,22 @@ type Bridge struct {
 	Name   string       // of the interface, 15 bytes at most
 	Subnet netip.Prefix // IPv4; the first address is the gateway's, which the host has
 	Dir    string       // run-time directory with the leases
+}
+
+// bridgeName is what the kernel, nftables and cgroups all take for a name.
+var bridgeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
+
+// Check says whether the bridge could be made.
+func (b Bridge) Check() error {
+	if !bridgeName.MatchString(b.Name) {
+		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "bridge", On: fmt.Sprintf("%q", b.Name), Err: errors.New("not a valid name of an interface"),
+			Hint: "--bridge takes letters and digits, with '_', '.' and '-' among them, at most 15 in all"}
+	}
+	if !b.Subnet.Addr().Is4() || b.Subnet.Bits() > 30 {
+		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "subnet", On: b.Subnet.String(), Err: errors.New("no IPv4 subnet with room for containers"),
+			Hint: "--subnet takes a prefix of 30 bits or fewer, such as 10.88.64.0/18"}
+	}
+	return nil
 }
 
 // container's end of the pair.
@@ -73,9 +90,8 @@ func (b Bridge) Attach(ns *Netns, id string, aliases []netip.Addr, ports []snaps
 // lease takes an address for id and makes sure that the bridge is there, in one go: the bridge goes away with the last
 // lease.
 func (b Bridge) lease(h *netlink.Handle, id string) (master int, addr netip.Addr, err error) {
-	if !b.Subnet.Addr().Is4() || b.Subnet.Bits() > 30 {
-		return 0, addr, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "use bridge", On: b.Name,
-			Err: fmt.Errorf("%s is no IPv4 subnet with room for containers", b.Subnet), Hint: "take a prefix of 30 bits or fewer, such as 10.88.0.0/16"}
+	if err := b.Check(); err != nil {
+		return 0, addr, err
 	}
 	l, err := openLeases(b.Dir, b.Subnet)
 	if err != nil {

@@ -164,3 +164,11 @@ func (b Bridge) Leases() ([]string, error) {
 	}
 	return ids, nil
 }
+
+// Capacity returns how many containers the bridge's subnet has addresses for.
+func (b Bridge) Capacity() int {
+	if b.Check() != nil {
+		return 0
+	}
+	return 1<<(32-b.Subnet.Bits()) - 3 // the network's own, the gateway's, and the one for broadcasts
+}

@@ -49,7 +49,8 @@ func (c *Client) Ping(ctx context.Context) (int, error) {
 	return r.Pid, err
 }
 
-// Start runs a container whose directory is prepared, and returns its record once its program runs.
+// Start runs a container whose directory is prepared, and returns its record once its program runs. A program that could
+// not be started is a [*ProgramError].
 func (c *Client) Start(ctx context.Context, id string, r StartRequest) (snapshot.Container, error) {
 	record, _, err := c.record(ctx, Request{Op: OpStart, ID: id, Start: &r})
 	return record, err
@@ -64,7 +65,7 @@ func (c *Client) record(ctx context.Context, q Request) (snapshot.Container, []s
 	var record snapshot.Container
 	r, err := c.ask(ctx, q, nil, nil)
 	if err != nil {
-		return record, nil, err
+		return record, nil, blamed(r, err)
 	}
 	if err := json.Unmarshal(r.Value, &record); err != nil {
 		return record, nil, fmt.Errorf("answer of the shim: %w", err)
@@ -74,9 +75,18 @@ func (c *Client) record(ctx context.Context, q Request) (snapshot.Container, []s
 
 // Exec runs a program in a container and returns its exit status. The files are its stdin, stdout and stderr; with r.TTY
 // there is one, a unix socket on which the terminal's master arrives. started, if not nil, is called with the program's
-// process id on the host. A program that could not be started has status 126 or 127 next to the error.
+// process id on the host. A program that could not be started is a [*ProgramError], with its status next to it.
 func (c *Client) Exec(ctx context.Context, id string, r ExecRequest, files []*os.File, started func(pid int)) (int, error) {
-	return exit(c.ask(ctx, Request{Op: OpExec, ID: id, Exec: &r}, files, started))
+	reply, err := c.ask(ctx, Request{Op: OpExec, ID: id, Exec: &r}, files, started)
+	return exit(reply, blamed(reply, err))
+}
+
+// blamed is the error of a request, or the ProgramError that it stands for.
+func blamed(r Reply, err error) error {
+	if err != nil && r.Exit != nil && (*r.Exit == StatusNotExecutable || *r.Exit == StatusNotFound) {
+		return &ProgramError{Status: *r.Exit, Err: err}
+	}
+	return err
 }
 
 // Wait returns a container's exit status once it has exited.

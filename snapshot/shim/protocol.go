@@ -87,7 +87,7 @@ type Reply struct {
 	Done  bool             `json:"done"`
 	Error *Failure         `json:"error,omitempty"`
 	Pid   int              `json:"pid,omitempty"`    // ping: of the shim; exec: of the program, in a line of its own
-	Exit  *int             `json:"exit,omitempty"`   // exec, wait
+	Exit  *int             `json:"exit,omitempty"`   // exec, wait; start: in place of a program that could not be started
 	Value json.RawMessage  `json:"value,omitempty"`  // start, clone: the container's record
 	Phase []snapshot.Phase `json:"phases,omitempty"` // clone: where the time went
 }

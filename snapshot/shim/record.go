@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
@@ -17,9 +19,6 @@ const recordFile = "container.json"
 // ContainerDir is the directory of a container: its record, its OCI spec, its log and its own files.
 func ContainerDir(root, id string) string { return filepath.Join(root, "containers", id) }
 
-// LogFile is a container's log, lines of JSON in the form of Docker's json-file driver.
-func LogFile(root, id string) string { return filepath.Join(ContainerDir(root, id), "log") }
-
 // ReadContainer reads a container's record. The error is of kind not-found where there is none, and corrupt where it
 // cannot be understood.
 func ReadContainer(root, id string) (snapshot.Container, error) {
@@ -29,10 +28,13 @@ func ReadContainer(root, id string) (snapshot.Container, error) {
 		return c, &snapshot.Error{Kind: snapshot.KindNotFound, Op: "find container", On: snapshot.ShortID(id),
 			Err: errors.New("no such container")}
 	}
-	if err != nil {
-		return c, err
+	if err == nil {
+		err = json.Unmarshal(b, &c)
 	}
-	if err := json.Unmarshal(b, &c); err != nil {
+	if err == nil && c.ID != id {
+		err = fmt.Errorf("it is of %q", c.ID)
+	}
+	if err != nil {
 		return c, &snapshot.Error{Kind: snapshot.KindCorrupt, Op: "read record of container", On: snapshot.ShortID(id), Err: err}
 	}
 	return c, nil
@@ -74,23 +76,36 @@ func WriteContainer(root string, c snapshot.Container) (err error) {
 // ListContainers reads the records of all containers, sorted by id. Directories without a record are passed over; a
 // record that cannot be read is an error, and the others are returned with it.
 func ListContainers(root string) ([]snapshot.Container, error) {
+	all, damaged, err := readContainers(root)
+	return all, errors.Join(err, errors.Join(slices.Collect(maps.Values(damaged))...))
+}
+
+// DamagedContainers returns the ids of the containers whose records cannot be read, and why.
+func DamagedContainers(root string) (map[string]error, error) {
+	_, damaged, err := readContainers(root)
+	return damaged, err
+}
+
+func readContainers(root string) (all []snapshot.Container, damaged map[string]error, err error) {
 	entries, err := os.ReadDir(filepath.Join(root, "containers"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []snapshot.Container
-	var bad []error
+	damaged = make(map[string]error)
 	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
 		c, err := ReadContainer(root, e.Name())
 		switch {
 		case err == nil:
 			all = append(all, c)
 		case snapshot.KindOf(err) != snapshot.KindNotFound:
-			bad = append(bad, err)
+			damaged[e.Name()] = err
 		}
 	}
-	return all, errors.Join(bad...)
+	return all, damaged, nil
 }

@@ -68,3 +68,28 @@ func TestRecordErrors(t *testing.T) {
 		t.Error("list hides a broken record")
 	}
 }
+
+// TestDamagedContainers has a record cut short and one of another container. They are told apart from what is no
+// container at all, and hide no others.
+func TestDamagedContainers(t *testing.T) {
+	root := t.TempDir()
+	for id, text := range map[string]string{"short": `{"id":`, "other": `{"id":"x"}`, "sound": `{"id":"sound"}`} {
+		if err := os.MkdirAll(ContainerDir(root, id), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(ContainerDir(root, id), recordFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(ContainerDir(root, "a-file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	damaged, err := DamagedContainers(root)
+	if err != nil || len(damaged) != 2 || damaged["short"] == nil || damaged["other"] == nil {
+		t.Errorf("damaged: %v, %v", damaged, err)
+	}
+	all, err := ListContainers(root)
+	if len(all) != 1 || all[0].ID != "sound" || snapshot.KindOf(err) != snapshot.KindCorrupt {
+		t.Errorf("list: %+v, %v", all, err)
+	}
+}

@@ -30,8 +30,7 @@ const (
 type Handler interface {
 	Start(ctx context.Context, id string, r StartRequest) (snapshot.Container, error)
 	Clone(ctx context.Context, id string, r CloneRequest) (snapshot.Container, []snapshot.Phase, error)
-	// Exec runs a program to its end. It may return a status next to an error: 126 or 127, as a shell does, for a
-	// program that could not be started. The files belong to the caller.
+	// Exec runs a program to its end. The files belong to the caller.
 	Exec(ctx context.Context, id string, r ExecRequest, files []*os.File, started func(pid int)) (int, error)
 	Wait(ctx context.Context, id string) (int, error)
 	Settle(ctx context.Context, id string) error
@@ -218,7 +217,11 @@ func (s *server) answer(ctx context.Context, c *net.UnixConn, q Request, files [
 	r, err := s.dispatch(ctx, c, q, files)
 	if err != nil {
 		r.Error = failureOf(err, q.Op, q.ID)
-		s.log.Warn("request failed", "op", q.Op, "container", q.ID, "error", err)
+		level := slog.LevelWarn
+		if requestsFault(r, err) {
+			level = slog.LevelDebug // a log that says nothing goes with the shim
+		}
+		s.log.Log(ctx, level, "request failed", "op", q.Op, "container", q.ID, "error", err)
 	}
 	return r
 }
@@ -229,14 +232,14 @@ func (s *server) dispatch(ctx context.Context, c *net.UnixConn, q Request, files
 		return Reply{Pid: os.Getpid()}, nil
 	case q.Op == OpStart && q.Start != nil:
 		record, err := s.h.Start(ctx, q.ID, *q.Start)
-		return recordReply(record, nil, err)
+		return programReply(recordReply(record, nil, err))
 	case q.Op == OpClone && q.Clone != nil:
 		record, phases, err := s.h.Clone(ctx, q.ID, *q.Clone)
 		return recordReply(record, phases, err)
 	case q.Op == OpExec && q.Exec != nil:
 		started := func(pid int) { _ = s.send(c, Reply{Pid: pid}) }
 		status, err := s.h.Exec(ctx, q.ID, *q.Exec, files, started)
-		return Reply{Exit: &status}, err
+		return programReply(Reply{Exit: &status}, err)
 	case q.Op == OpWait:
 		status, err := s.h.Wait(ctx, q.ID)
 		return Reply{Exit: &status}, err
@@ -247,6 +250,27 @@ func (s *server) dispatch(ctx context.Context, c *net.UnixConn, q Request, files
 	}
 	return r, &snapshot.Error{Kind: snapshot.KindInvalid, Op: string(q.Op), On: snapshot.ShortID(q.ID),
 		Err: errors.New("unknown operation, or its part of the request is missing")}
+}
+
+// requestsFault says whether the request is to blame for an error, and not the shim.
+func requestsFault(r Reply, err error) bool {
+	if _, ok := errors.AsType[*ProgramError](blamed(r, err)); ok {
+		return true
+	}
+	switch snapshot.KindOf(err) {
+	case snapshot.KindInvalid, snapshot.KindNotFound, snapshot.KindState, snapshot.KindExists:
+		return true
+	}
+	return false
+}
+
+// programReply explains why a program was not started, and says with which status.
+func programReply(r Reply, err error) (Reply, error) {
+	err = explain(err)
+	if p, ok := errors.AsType[*ProgramError](err); ok {
+		return Reply{Exit: &p.Status}, p.Err
+	}
+	return r, err
 }
 
 func recordReply(c snapshot.Container, phases []snapshot.Phase, err error) (Reply, error) {

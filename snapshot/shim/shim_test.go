@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -419,9 +420,7 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 		}
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to become somebody else")
-	}
+	probetest.Need(t, "privileges") // to become somebody else
 	dir, err := os.MkdirTemp("", "shim-")
 	if err != nil {
 		t.Fatal(err)

@@ -51,8 +51,10 @@ func Remove(ctx context.Context, p Paths, id string) error {
 }
 
 // RemoveFiles deletes a container's directory, unless something is mounted in it, where this process can see it: that
-// could be a user's volume.
+// could be a user's volume. The log of a shim that was this container's alone goes with it, unless something failed:
+// the container was never made, or its shim did not see it end.
 func RemoveFiles(root, id string) error {
+	c, _ := ReadContainer(root, id)
 	dir, err := filepath.EvalSymlinks(ContainerDir(root, id)) // mountinfo has none
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -67,7 +69,16 @@ func RemoveFiles(root, id string) error {
 	if len(mounts) > 0 {
 		return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: dir, Err: fmt.Errorf("%s is still mounted", mounts[0].Mountpoint)}
 	}
-	return os.RemoveAll(dir)
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if c.ShimAddr != "" && c.ExitKnown && filepath.Base(c.ShimAddr) == filepath.Base(Paths{}.Socket(id)) {
+		err = os.Remove(logOf(c.ShimAddr))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // held says whether the shim that made the container is alive. Another one that has taken its address since is not it.

@@ -30,8 +30,24 @@ func ParseVolume(s string) (source, target string, ro bool, err error) {
 			"there are no named volumes: name a directory or a file of the host with its full path")
 	case !path.IsAbs(target):
 		return "", "", false, invalid("volume", s, "has a target that is not an absolute path", form)
-	case path.Clean(target) == "/":
-		return "", "", false, invalid("volume", s, "would replace the whole root file system", "use --rootfs for that")
 	}
-	return path.Clean(source), path.Clean(target), ro, nil
+	source, target = path.Clean(source), path.Clean(target)
+	if err := checkTarget(s, source, target); err != nil {
+		return "", "", false, err
+	}
+	return source, target, ro, nil
+}
+
+// checkTarget refuses to replace what the kernel shows of a container in it, and what the runtime mounts things in: it
+// would make its mount points in the source.
+func checkTarget(volume, source, target string) error {
+	switch {
+	case target == "/":
+		return invalid("volume", volume, "would replace the whole root file system", "use --rootfs for that")
+	case target == "/proc":
+		return invalid("volume", volume, "would replace the container's /proc", "choose another target")
+	case target == "/dev", target == "/sys" && source != "/sys":
+		return invalid("volume", volume, "would replace the container's "+target, "choose another target, or a single path below "+target)
+	}
+	return nil
 }

@@ -87,6 +87,7 @@ func TestParseVolume(t *testing.T) {
 		"/a:/b:ro":      {"/a", "/b", true},
 		"/a:/b:rw":      {"/a", "/b", false},
 		"/a/../c/:/b//": {"/c", "/b", false},
+		"/sys:/sys:ro":  {"/sys", "/sys", true},
 	} {
 		source, target, ro, err := ParseVolume(in)
 		if err != nil || source != want.source || target != want.target || ro != want.ro {
@@ -96,6 +97,7 @@ func TestParseVolume(t *testing.T) {
 	for in, text := range map[string]string{
 		"": "SOURCE:TARGET", "/a": "SOURCE:TARGET", "/a:/b:ro:x": "SOURCE:TARGET", "data:/b": "source", "/a:b": "target",
 		"/a:/": "whole root", "/a:/b/..": "whole root", "/a:/b:z": `unknown mode "z"`, ":/b": "source", "/a:": "target", "/a:/b\x00": "SOURCE",
+		"/a:/proc/": "container's /proc", "/proc:/proc": "container's /proc", "/dev:/dev": "container's /dev", "/a:/sys": "container's /sys",
 	} {
 		_, _, _, err := ParseVolume(in)
 		wantKind(t, in, err, snapshot.KindInvalid, text)

@@ -12,26 +12,16 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
+	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
-// need skips a test that lacks root rights, runc or a program.
-func need(t *testing.T, programs ...string) {
+// debian makes a root file system that holds nothing but mount points, and returns it with the volumes that put the
+// programs of a small Debian there, read-only.
+func debian(t *testing.T) (dir string, volumes []string) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	for _, p := range append(programs, "runc") {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("the program %s is not installed", p)
-		}
-	}
-}
-
-// hostRootfs makes a root file system that holds nothing but mount points, and returns it with the volumes that put
-// this host's programs there, read-only.
-func hostRootfs(t *testing.T) (dir string, volumes []string) {
-	t.Helper()
+	probetest.Need(t, "privileges")
 	dir = t.TempDir()
 	for _, d := range []string{"usr", "etc", "proc", "sys", "dev", "tmp", "root", "srv", "var/lib/nginx", "var/log/nginx"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -46,7 +36,8 @@ func hostRootfs(t *testing.T) (dir string, volumes []string) {
 			t.Fatal(err)
 		}
 	}
-	return dir, []string{"/usr:/usr:ro", "/etc:/etc:ro"}
+	full := testrootfs.Dir(t, testrootfs.FullName)
+	return dir, []string{full + "/usr:/usr:ro", full + "/etc:/etc:ro"}
 }
 
 // runc is a container under runc.
@@ -90,8 +81,7 @@ func output(t *testing.T, s *specs.Spec) string {
 }
 
 func TestRunSeesDockersSurroundings(t *testing.T) {
-	need(t, "sh")
-	root, volumes := hostRootfs(t)
+	root, volumes := debian(t)
 	hosts := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(hosts, []byte("10.1.2.3 peer\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -129,7 +119,7 @@ func TestRunSeesDockersSurroundings(t *testing.T) {
 
 // TestRunFilter makes system calls inside, and outside of the list.
 func TestRunFilter(t *testing.T) {
-	need(t, "/usr/bin/python3")
+	probetest.NeedProbe(t, probetest.Architecture("amd64")) // it makes calls by their numbers
 	const program = `
 import ctypes, errno, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -155,11 +145,8 @@ call("memfd_create", 319, ctypes.addressof(ctypes.create_string_buffer(b"x")), 0
 for family in (1, 2, 10, 16, 38, 40):
     call("socket %d" % family, 41, family, 2 if family != 38 else 5, 0)
 `
-	root, volumes := hostRootfs(t)
+	root, volumes := debian(t)
 	s := mustNew(t, Options{Args: []string{"/usr/bin/python3", "-c", program}, Rootfs: root, Volumes: volumes, Seccomp: true})
-	if s.Linux.Seccomp.Architectures[0] != specs.ArchX86_64 {
-		t.Skip("the test knows the call numbers of x86-64 only")
-	}
 	want := `io_uring_setup EPERM
 userfaultfd EPERM
 clone3 ENOSYS

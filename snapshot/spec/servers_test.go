@@ -21,23 +21,21 @@ import (
 // TestRunServers starts real servers under the filter and asks each something.
 func TestRunServers(t *testing.T) {
 	for name, server := range map[string]struct {
-		needs string
 		args  []string
 		files map[string]string // below /srv
 		ask   func(ctx context.Context, address string) (string, error)
 		want  string
 	}{
-		"python": {"/usr/bin/python3", []string{"/usr/bin/python3", "/srv/server.py", "PORT"}, map[string]string{"server.py": pythonServer}, get, "python 100 1"},
-		"node":   {"node", []string{"node", "/srv/server.js", "PORT"}, map[string]string{"server.js": nodeServer}, get, "node 3 hello"},
-		"java":   {"java", []string{"java", "-Xmx256m", "/srv/Server.java", "PORT"}, map[string]string{"Server.java": javaServer}, get, "java 8"},
-		"nginx":  {"nginx", []string{"nginx", "-c", "/srv/nginx.conf"}, map[string]string{"nginx.conf": nginxConfig, "page/index.html": "from nginx"}, get, "from nginx"},
-		"redis":  {"redis-server", []string{"redis-server", "--port", "PORT", "--save", "", "--dir", "/tmp", "--io-threads", "2"}, nil, askRedis, "+OK\r\n$5\r\nvalue\r\n"},
-		"go":     {"go", []string{"/srv/server", "PORT"}, map[string]string{"server.go": goServer}, get, "go 64"},
+		"python": {[]string{"/usr/bin/python3", "/srv/server.py", "PORT"}, map[string]string{"server.py": pythonServer}, get, "python 100 1"},
+		"node":   {[]string{"node", "/srv/server.js", "PORT"}, map[string]string{"server.js": nodeServer}, get, "node 3 hello"},
+		"java":   {[]string{"java", "-Xmx256m", "/srv/Server.java", "PORT"}, map[string]string{"Server.java": javaServer}, get, "java 8"},
+		"nginx":  {[]string{"nginx", "-c", "/srv/nginx.conf"}, map[string]string{"nginx.conf": nginxConfig, "page/index.html": "from nginx"}, get, "from nginx"},
+		"redis":  {[]string{"redis-server", "--port", "PORT", "--save", "", "--dir", "/tmp", "--io-threads", "2"}, nil, askRedis, "+OK\r\n$5\r\nvalue\r\n"},
+		"go":     {[]string{"/srv/server", "PORT"}, map[string]string{"server.go": goServer}, get, "go 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			need(t, server.needs)
 			port := freePort(t)
-			root, volumes := hostRootfs(t)
+			root, volumes := debian(t)
 			for file, body := range server.files {
 				to := filepath.Join(root, "srv", file)
 				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {

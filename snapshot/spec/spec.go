@@ -128,14 +128,19 @@ func command(given []string, image v1.ImageConfig) ([]string, error) {
 }
 
 func workdir(given, image string) (string, error) {
-	switch {
-	case given != "" && !path.IsAbs(given):
-		return "", invalid("working directory", given, "is not an absolute path", "give a path that starts with /")
-	case given != "":
-		return path.Clean(given), nil
-	default:
-		return path.Join("/", image), nil // some images have a relative one
+	if given != "" {
+		return path.Clean(given), CheckWorkdir(given)
 	}
+	return path.Join("/", image), nil // some images have a relative one
+}
+
+// CheckWorkdir says whether a program can be asked to start in dir; an empty one stands for the container's own. Whether
+// the container has such a directory is not looked at.
+func CheckWorkdir(dir string) error {
+	if dir != "" && !path.IsAbs(dir) {
+		return invalid("working directory", dir, "is not an absolute path", "give a path that starts with /")
+	}
+	return nil
 }
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -38,24 +38,34 @@ func digestReader(r io.Reader) (string, int64, error) {
 	return digestPrefix + hex.EncodeToString(h.Sum(nil)), n, nil
 }
 
-// stage copies r into a new file of the staging directory and returns its path, digest and size.
-func (e *lease) stage(r io.Reader) (path, digest string, size int64, err error) {
+// staged is a file of a staging directory that is to become a blob.
+type staged struct {
+	path   string
+	digest string
+	size   int64
+}
+
+// stage copies r into a new file of the staging directory.
+func (e *lease) stage(r io.Reader) (*staged, error) {
 	f, err := os.CreateTemp(e.dir, "blob-")
 	if err != nil {
-		return "", "", 0, err
+		return nil, err
 	}
 	h := sha256.New()
-	size, err = io.CopyBuffer(io.MultiWriter(f, h), struct{ io.Reader }{r}, make([]byte, 1<<20))
+	size, err := io.CopyBuffer(io.MultiWriter(f, h), struct{ io.Reader }{r}, make([]byte, 1<<20))
 	if err = errors.Join(err, f.Close()); err != nil {
-		return "", "", 0, errors.Join(err, os.Remove(f.Name()))
+		return nil, errors.Join(err, os.Remove(f.Name()))
 	}
-	return f.Name(), digestPrefix + hex.EncodeToString(h.Sum(nil)), size, nil
+	return &staged{f.Name(), digestPrefix + hex.EncodeToString(h.Sum(nil)), size}, nil
 }
 
 // adopt makes the file a blob: it moves it into place, or deletes it where the same blob is there already. The file
-// must be on the store's file system and nobody may write to it any more.
-func (s *Store) adopt(e *lease, path, digest string, size int64) error {
-	if err := os.Chmod(path, 0o600); err != nil {
+// must be on the store's file system and nobody may write to it any more. Once more it does nothing.
+func (s *Store) adopt(e *lease, b *staged) error {
+	if b.path == "" {
+		return nil
+	}
+	if err := os.Chmod(b.path, 0o600); err != nil {
 		return err
 	}
 	l, err := s.lockStore(false)
@@ -63,21 +73,22 @@ func (s *Store) adopt(e *lease, path, digest string, size int64) error {
 		return err
 	}
 	defer l.Close()
-	if err := e.hold(digest); err != nil {
+	if err := e.hold(b.digest); err != nil {
 		return err
 	}
-	there, err := s.sound(digest, size)
+	there, err := s.sound(b.digest, b.size)
 	if err != nil {
 		return err
 	}
 	if there {
-		err = os.Remove(path)
+		err = os.Remove(b.path)
 	} else {
-		err = os.Rename(path, s.blobPath(digest))
+		err = os.Rename(b.path, s.blobPath(b.digest))
 	}
 	if err != nil {
 		return err
 	}
+	b.path = ""
 	return fault.Point("store.blob")
 }
 
@@ -98,17 +109,17 @@ func (s *Store) sound(digest string, size int64) (bool, error) {
 // bring moves a file into the staging directory of e when it lies on another file system, where it cannot be renamed
 // from, and returns where it is then.
 func (e *lease) bring(path string) (string, error) {
-	var a, b syscall.Stat_t
-	if err := syscall.Lstat(path, &a); err != nil {
+	var st, here syscall.Stat_t
+	if err := syscall.Lstat(path, &st); err != nil {
 		return "", fmt.Errorf("stat %s: %w", path, err)
 	}
-	if a.Mode&syscall.S_IFMT != syscall.S_IFREG {
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return "", fmt.Errorf("%s is not a regular file", path)
 	}
-	if err := syscall.Stat(e.dir, &b); err != nil {
+	if err := syscall.Stat(e.dir, &here); err != nil {
 		return "", fmt.Errorf("stat %s: %w", e.dir, err)
 	}
-	if a.Dev == b.Dev {
+	if st.Dev == here.Dev {
 		return path, nil
 	}
 	f, err := os.Open(path)
@@ -116,11 +127,11 @@ func (e *lease) bring(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	staged, _, _, err := e.stage(f)
+	b, err := e.stage(f)
 	if err != nil {
 		return "", err
 	}
-	return staged, os.Remove(path)
+	return b.path, os.Remove(path)
 }
 
 // putBlob stores a small blob.
@@ -130,5 +141,5 @@ func (s *Store) putBlob(e *lease, b []byte) (string, error) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return "", err
 	}
-	return digest, s.adopt(e, path, digest, int64(len(b)))
+	return digest, s.adopt(e, &staged{path, digest, int64(len(b))})
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,8 +54,9 @@ func childPublish(dir string) int {
 // noTest is a testing.TB for a process that is no test.
 type noTest struct{ testing.TB }
 
-func (noTest) Helper()           {}
-func (noTest) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+func (noTest) Helper()                  {}
+func (noTest) Fatal(args ...any)        { panic(fmt.Sprint(args...)) }
+func (noTest) Context() context.Context { return context.Background() }
 
 // chrooted starts a process with another root directory and returns its id.
 func chrooted(t *testing.T, root string) string {

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/store"
 )
@@ -148,21 +150,88 @@ func TestCheckRepairs(t *testing.T) {
 	}
 }
 
+// An index that is lost is written anew, and nothing is deleted before.
 func TestDamagedIndex(t *testing.T) {
+	for name, c := range map[string]struct {
+		harm  func(t *testing.T, path, layout string)
+		names int // that can still be read
+	}{
+		"cut short": {func(t *testing.T, path, _ string) { must(t, os.Truncate(path, 700)) }, 1},
+		"no json":   {func(t *testing.T, path, _ string) { must(t, os.WriteFile(path, []byte("\x00\x00"), 0o600)) }, 0},
+		"no digest": {func(t *testing.T, path, _ string) {
+			b := read(t, path)
+			must(t, os.WriteFile(path, []byte(strings.Replace(b, `"digest": "sha256:`, `"digest": "sha256:x`, 1)), 0o600))
+		}, 2},
+		"missing": {func(t *testing.T, path, _ string) { must(t, os.Remove(path)) }, 0},
+		"missing, layout too": {func(t *testing.T, path, layout string) {
+			must(t, os.Remove(path), os.Remove(layout))
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openDamaged(t)
+			for i, name := range []string{"one", "two", "three"} {
+				publish(t, s, name, sample{seed: uint64(i)})
+			}
+			before, err := s.List()
+			must(t, err)
+			c.harm(t, filepath.Join(s.Dir(), "index.json"), filepath.Join(s.Dir(), "oci-layout"))
+			s, err = store.Open(s.Dir())
+			must(t, err)
+			_, err = s.List()
+			wantKind(t, err, snapshot.KindCorrupt)
+			if !strings.Contains(snapshot.HintOf(err), "fsck --repair") {
+				t.Errorf("the hint is %q", snapshot.HintOf(err))
+			}
+			_, _, _, _, err = s.GC(nil, nil, false)
+			wantKind(t, err, snapshot.KindCorrupt)
+			for _, repair := range []bool{false, true} {
+				problems, err := s.Check(t.Context(), repair)
+				if err != nil || len(problems) != 1 || problems[0].Where != "index.json" || problems[0].Repaired != repair || problems[0].Remedy == "" ||
+					!strings.Contains(problems[0].What, fmt.Sprintf("3 entries can be written anew, %d of them", 3-c.names)) {
+					t.Fatalf("check says %+v, %v", problems, err)
+				}
+			}
+			clean(t, s.Dir())
+			after, err := s.List()
+			must(t, err)
+			named := 0
+			for i, sn := range after {
+				named += len(sn.Names)
+				if len(after) != len(before) || sn.ID != before[i].ID || len(sn.Names) > 0 && sn.Names[0] != before[i].Names[0] {
+					t.Fatalf("there are now %d snapshots, among them %s (%q)", len(after), sn.ID, sn.Names)
+				}
+			}
+			if named != c.names {
+				t.Errorf("%d names were saved, not %d", named, c.names)
+			}
+			must(t, s.Tag(before[2].ID, "again"), s.Verify(t.Context(), before[2].ID))
+		})
+	}
+}
+
+// What a running publication has not made visible is not made so by a repair.
+func TestRebuiltIndexLeavesTransactionsAlone(t *testing.T) {
 	s := openDamaged(t)
-	publish(t, s, "web", sample{seed: 1})
-	must(t, os.Truncate(filepath.Join(s.Dir(), "index.json"), 100))
-	_, err := s.List()
-	wantKind(t, err, snapshot.KindCorrupt)
-	problems, err := s.Check(t.Context(), true)
-	if err != nil || len(problems) == 0 || problems[0].Where != "index.json" || problems[0].Repaired {
-		t.Errorf("check says %+v, %v", problems, err)
+	sn := publish(t, s, "web", sample{seed: 1})
+	other := open(t, filepath.Join(t.TempDir(), "other"))
+	unpublished := publish(t, other, "web", sample{seed: 2})
+	tx, err := s.Begin()
+	must(t, err)
+	blobs, err := os.ReadDir(filepath.Join(other.Dir(), "blobs/sha256"))
+	must(t, err)
+	for _, e := range blobs {
+		_, err := tx.AddReader(strings.NewReader(read(t, other.Dir(), "blobs/sha256", e.Name())), "x", snapshot.RoleBase, "")
+		must(t, err)
 	}
-	_, _, _, _, err = s.GC(nil, nil, false)
-	wantKind(t, err, snapshot.KindCorrupt)
-	if n, _ := os.ReadDir(filepath.Join(s.Dir(), "blobs/sha256")); len(n) < 6 {
-		t.Error("the collector deleted blobs without knowing what needs them")
+	must(t, os.Remove(filepath.Join(s.Dir(), "index.json")))
+	_, err = s.Check(t.Context(), true)
+	must(t, err)
+	list, err := s.List()
+	must(t, err)
+	if len(list) != 1 || list[0].ID != sn.ID {
+		t.Errorf("%d snapshots are listed, and %s must not be", len(list), unpublished.ID)
 	}
+	must(t, tx.Abort())
 }
 
 // An artifact of another program in the same layout is left alone, blobs and all.
@@ -202,10 +271,9 @@ func TestForeignArtifacts(t *testing.T) {
 // full mounts a small tmpfs for a store.
 func full(t *testing.T, size string) string {
 	t.Helper()
+	probetest.Need(t, "tmpfs")
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=700"); err != nil {
-		t.Skipf("no tmpfs can be mounted here: %v", err)
-	}
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=700"))
 	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
 	return dir
 }
@@ -307,7 +375,7 @@ func FuzzImport(f *testing.F) {
 		for _, read := range []func() (*snapshot.Snapshot, error){
 			func() (*snapshot.Snapshot, error) { return s.Import(t.Context(), bytes.NewReader(archive), "a", nil) },
 			func() (*snapshot.Snapshot, error) {
-				return s.ImportPodman(t.Context(), bytes.NewReader(archive), "b", base, nil, nil)
+				return s.ImportPodman(t.Context(), bytes.NewReader(archive), "b", base, adopt, nil)
 			},
 		} {
 			sn, err := read()

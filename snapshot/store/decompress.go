@@ -3,56 +3,26 @@ package store
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"os"
 
-	"github.com/klauspost/compress/zstd"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 )
 
-// compression is told by the first bytes of a stream, never by a media type or a file's name.
-type compression int
-
-const (
-	plain compression = iota
-	gzipped
-	zstandard
-)
-
-func compressionOf(head []byte) compression {
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return gzipped
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return zstandard
-	}
-	return plain
-}
-
-// maxWindow bounds the memory that a zstd frame can ask for: what `zstd --ultra --long=27` writes is still read.
-const maxWindow = 128 << 20
-
-// decompress returns the plain content of r. Closing it does not close r.
+// decompress returns the plain content of r, which may be compressed with gzip or zstd. Closing it does not close r.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
-	head, err := b.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
+	c, err := tarball.Sniff(b)
+	if err != nil {
 		return nil, err
 	}
-	switch compressionOf(head) {
-	case gzipped:
-		return gzip.NewReader(b)
-	case zstandard:
-		d, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
+	if c == tarball.XZ {
+		return nil, invalid("read", "the archive", "decompress it first: xz -d", "it is compressed with xz")
 	}
-	return io.NopCloser(b), nil
+	return c.Open(context.Background(), b)
 }
 
 // layerMediaType returns OCI's media type of a layer blob.
@@ -62,18 +32,8 @@ func layerMediaType(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	head := make([]byte, 4)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	switch compressionOf(head[:n]) {
-	case gzipped:
-		return v1.MediaTypeImageLayerGzip, nil
-	case zstandard:
-		return v1.MediaTypeImageLayerZstd, nil
-	}
-	return v1.MediaTypeImageLayer, nil
+	c, err := tarball.Sniff(bufio.NewReader(f))
+	return c.LayerType(), err
 }
 
 // normalLayerType maps Docker's media types of layers to OCI's; what it does not know becomes "".

@@ -28,7 +28,7 @@ func (s *Store) Export(ctx context.Context, id string, w io.Writer) error {
 	}
 	defer e.Close()
 	x := &export{s: s, extra: make(map[string]string)}
-	if err := x.prepare(e, sn); err != nil {
+	if err := x.prepare(ctx, e, sn); err != nil {
 		return failure("export", snapshot.ShortID(id), err)
 	}
 	return failure("export", snapshot.ShortID(id), x.write(ctx, w, sn))
@@ -44,7 +44,7 @@ type export struct {
 }
 
 // prepare finds out what the manifest of the archive is.
-func (x *export) prepare(e *lease, sn *snapshot.Snapshot) error {
+func (x *export) prepare(ctx context.Context, e *lease, sn *snapshot.Snapshot) error {
 	m, _, err := x.s.readManifest(sn.ID)
 	if err != nil {
 		return err
@@ -57,28 +57,28 @@ func (x *export) prepare(e *lease, sn *snapshot.Snapshot) error {
 		x.config, err = x.s.readBlob(string(m.Config.Digest))
 		return err
 	}
-	return x.packBase(e, sn)
+	return x.packBase(ctx, e, sn)
 }
 
 // packBase makes a layer of the directory that the snapshot stands on, and a config and a manifest that say so.
-func (x *export) packBase(e *lease, sn *snapshot.Snapshot) error {
+func (x *export) packBase(ctx context.Context, e *lease, sn *snapshot.Snapshot) error {
 	if err := checkBaseDir(sn.Config.Base.Dir); err != nil {
 		return err
 	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeTar(w, sn.Config.Base.Dir, tarFormat{packed: true})) }()
-	path, d, size, err := e.stage(r)
+	go func() { w.CloseWithError(writeTar(ctx, w, sn.Config.Base.Dir, tarFormat{packed: true})) }()
+	b, err := e.stage(r)
 	r.CloseWithError(err)
 	if err != nil {
 		return err
 	}
-	x.extra[d] = path
+	x.extra[b.digest] = b.path
 	cfg := sn.Config
-	cfg.Base = snapshot.Base{Layers: append([]string{d}, cfg.Base.Layers...)}
+	cfg.Base = snapshot.Base{Layers: append([]string{b.digest}, cfg.Base.Layers...)}
 	if x.config, err = json.Marshal(cfg); err != nil {
 		return err
 	}
-	layer := snapshot.Layer{Digest: d, MediaType: v1.MediaTypeImageLayer, Size: size, Role: snapshot.RoleBase}
+	layer := snapshot.Layer{Digest: b.digest, MediaType: v1.MediaTypeImageLayer, Size: b.size, Role: snapshot.RoleBase}
 	x.m.Layers = slices.Insert(x.m.Layers, 0, descriptorOf(layer))
 	x.m.Config.Digest, x.m.Config.Size = digest.FromBytes(x.config), int64(len(x.config))
 	x.manifest, err = json.Marshal(x.m)

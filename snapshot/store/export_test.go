@@ -3,6 +3,8 @@ package store_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -195,7 +197,7 @@ func TestImportRefuses(t *testing.T) {
 			}
 		})
 	}
-	for _, n := range []int{0, 100, 5000, len(sound) / 2, len(sound) - 3000} {
+	for _, n := range []int{600, 5000, len(sound) / 2, len(sound) - 3000} {
 		_, err := s.Import(t.Context(), bytes.NewReader(sound[:n]), "", nil)
 		wantKind(t, err, snapshot.KindCorrupt)
 	}
@@ -227,4 +229,57 @@ func TestImportOfAnotherArchitecture(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "s390x") || !strings.Contains(err.Error(), runtime.GOARCH) {
 		t.Errorf("%v does not name the architectures", err)
 	}
+}
+
+// What is no archive at all is not called a damaged one.
+func TestImportOfSomethingElse(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	tree := t.TempDir()
+	write(t, filepath.Join(tree, "etc/passwd"), "root")
+	var rootfs bytes.Buffer
+	if err := store.WriteTree(t.Context(), &rootfs, tree); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"empty": "", "text": "hello\n", "noise": pages(1, 2), "long text": strings.Repeat("hello\n", 1000), "empty tar": string(make([]byte, 1024)),
+		"root file system": rootfs.String(), "compressed text": string(packed(t, []byte("hello\n"))),
+	} {
+		read := map[string]func() (*snapshot.Snapshot, error){"oci": func() (*snapshot.Snapshot, error) {
+			return s.Import(t.Context(), strings.NewReader(content), "", nil)
+		}}
+		if name != "root file system" { // podman's may hold anything besides
+			read["podman"] = func() (*snapshot.Snapshot, error) {
+				return s.ImportPodman(t.Context(), strings.NewReader(content), "", nil, adopt, nil)
+			}
+		}
+		for format, read := range read {
+			_, err := read()
+			wantKind(t, err, snapshot.KindInvalid)
+			if err != nil && (!strings.Contains(err.Error(), "not an archive") || snapshot.HintOf(err) == "") {
+				t.Errorf("%s as %s: %v (%s)", name, format, err, snapshot.HintOf(err))
+			}
+		}
+	}
+	_, err := s.Import(t.Context(), strings.NewReader("\xfd7zXZ\x00"), "", nil)
+	wantKind(t, err, snapshot.KindInvalid)
+	if err != nil && !strings.Contains(err.Error(), "compressed with xz") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Import(ctx, strings.NewReader("hello\n"), "", nil)
+	wantKind(t, err, snapshot.KindFailed)
+}
+
+func packed(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

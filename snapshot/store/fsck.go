@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -35,7 +36,7 @@ type checker struct {
 // Check looks at everything in the store: permissions, index, every blob's digest, what dead processes left, and
 // whether the caches still say what the blobs say. With repair it corrects permissions, deletes leavings and damaged
 // blobs that nothing names, and moves other damaged blobs and damaged caches to quarantine/, where running containers
-// do not lose them; caches are made again when they are needed. A sound snapshot is never touched. The error is about
+// do not lose them; caches are made again when they are needed. An index that is lost or damaged it writes anew. A sound snapshot is never touched. The error is about
 // Check itself, not about what it found.
 func (s *Store) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	e, err := s.newLease()
@@ -85,13 +86,13 @@ func (c *checker) found(where, what, remedy string, fix func() error) error {
 
 const remedyRepair = "run `snapd-ctr fsck --repair`"
 
-// quarantine moves a path out of the way. What is open, or mounted, stays so.
+// quarantine moves a path out of the way, to a name with the day. What is open, or mounted, stays so.
 func (c *checker) quarantine(where string) error {
 	if err := os.MkdirAll(c.s.path(dirDamaged), 0o700); err != nil {
 		return err
 	}
 	for i := 0; ; i++ {
-		to := c.s.path(dirDamaged, fmt.Sprintf("%s.%d", filepath.Base(where), i))
+		to := c.s.path(dirDamaged, fmt.Sprintf("%s.%s.%d", filepath.Base(where), time.Now().UTC().Format(time.DateOnly), i))
 		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
 			return os.Rename(c.s.path(where), to)
 		}
@@ -186,8 +187,14 @@ func (c *checker) blobs(ctx context.Context) error {
 // index follows every entry of the index to its blobs.
 func (c *checker) index(ctx context.Context) error {
 	x, err := c.s.readIndex()
+	if snapshot.KindOf(err) == snapshot.KindCorrupt {
+		if err := c.rebuild(ctx, err); err != nil || !c.repair {
+			return err
+		}
+		x, err = c.s.readIndex()
+	}
 	if err != nil {
-		return c.found(fileIndex, err.Error(), "restore it from a backup, or write it anew from the manifests among the blobs", nil)
+		return err
 	}
 	pins, err := c.s.readPins()
 	if err != nil {

@@ -62,19 +62,19 @@ func (c *checker) sameTree(ctx context.Context, where, digest string, overlay bo
 	if err != nil {
 		return false, err
 	}
-	a, err := treeDigest(tmp, overlay)
+	a, err := treeDigest(ctx, tmp, overlay)
 	if err != nil {
 		return false, err
 	}
-	b, err := treeDigest(c.s.path(where), overlay)
+	b, err := treeDigest(ctx, c.s.path(where), overlay)
 	return a == b, err
 }
 
 // treeDigest sums up a directory. Times are left out: those of directories that a layer does not list are the time of
 // unpacking.
-func treeDigest(dir string, overlay bool) (string, error) {
+func treeDigest(ctx context.Context, dir string, overlay bool) (string, error) {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(writeTar(w, dir, tarFormat{overlay: overlay, timeless: true})) }()
+	go func() { w.CloseWithError(writeTar(ctx, w, dir, tarFormat{overlay: overlay, timeless: true})) }()
 	d, _, err := digestReader(r)
 	r.CloseWithError(err)
 	return d, err

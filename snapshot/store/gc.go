@@ -5,13 +5,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// quarantineDays is how long GC leaves alone what Check has put into quarantine.
+const quarantineDays = 30
+
 // GC deletes blobs and caches that nothing needs: no entry of the index, no pinned image, no running transaction, no
-// snapshot of which inUse says that containers stand on it, and none of layersInUse. With dryRun it only says what it
+// snapshot of which inUse says that containers stand on it, and none of layersInUse. What lies in quarantine for longer
+// than 30 days goes too, unless such containers may still have it mounted; it counts as a blob or a cache. With dryRun it only says what it
 // would delete. paths are relative to the store.
 func (s *Store) GC(inUse func(id string) bool, layersInUse []string, dryRun bool) (blobs, caches int, bytes int64, paths []string, err error) {
 	l, err := s.lockStore(true)
@@ -39,6 +45,18 @@ func (s *Store) GC(inUse func(id string) bool, layersInUse []string, dryRun bool
 			}
 			dead = append(dead, filepath.Join(kind, e.Name()))
 		}
+	}
+	old, err := s.oldQuarantine(inUse, layersInUse)
+	if err != nil {
+		return blobs, caches, bytes, paths, failure("gc", s.dir, err)
+	}
+	for _, e := range old {
+		if e.IsDir() {
+			caches++
+		} else {
+			blobs++
+		}
+		dead = append(dead, filepath.Join(dirDamaged, e.Name()))
 	}
 	for _, p := range dead {
 		if _, err := os.Lstat(s.path(p)); errors.Is(err, fs.ErrNotExist) {
@@ -91,6 +109,62 @@ func (s *Store) reachable(inUse func(id string) bool, layersInUse []string) (liv
 		}
 	}
 	return live, dead, s.markAll(live, roots)
+}
+
+// oldQuarantine returns the entries of the quarantine that can go. Containers that have run since before a repair may
+// have a cache or a layer mounted that lies there now: of a snapshot in use, all of it stays.
+func (s *Store) oldQuarantine(inUse func(id string) bool, layersInUse []string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(s.path(dirDamaged))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := os.ReadDir(s.path(dirBlobs)) // manifests among them
+	if err != nil {
+		return nil, err
+	}
+	mounted := make(map[string]bool)
+	for _, d := range layersInUse {
+		mounted[d] = true
+	}
+	for _, e := range slices.Concat(entries, blobs) {
+		id := digestIn(e)
+		if inUse == nil || mounted[id] || checkDigest(id) != nil || !inUse(id) {
+			continue
+		}
+		mounted[id] = true
+		m, _, err := s.readManifest(id)
+		if err != nil {
+			return nil, nil // what else is mounted cannot be known
+		}
+		for _, d := range m.Layers {
+			mounted[string(d.Digest)] = true
+		}
+	}
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		return mounted[digestIn(e)] || time.Since(quarantined(e)) < quarantineDays*24*time.Hour
+	}), nil
+}
+
+// digestIn returns the digest that the name of a blob, a cache or one of these in quarantine stands for.
+func digestIn(e fs.DirEntry) string {
+	hex, _, _ := strings.Cut(e.Name(), ".")
+	return digestPrefix + hex
+}
+
+// quarantined returns the day that an entry of the quarantine has in its name; of one without, when it was changed.
+func quarantined(e fs.DirEntry) time.Time {
+	for part := range strings.SplitSeq(e.Name(), ".") {
+		if day, err := time.Parse(time.DateOnly, part); err == nil {
+			return day
+		}
+	}
+	if st, err := e.Info(); err == nil {
+		return st.ModTime()
+	}
+	return time.Now()
 }
 
 // markAll marks descriptors and what they refer to.

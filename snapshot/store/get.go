@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -24,7 +25,7 @@ func (s *Store) Get(ref string) (*snapshot.Snapshot, error) {
 }
 
 // List returns all snapshots, oldest first. Those that can be read are returned even when others cannot; the error
-// then joins what is wrong with each of the others.
+// then joins what is wrong with each of the others. Of those whose blobs are missing or cut short, Damage says so.
 func (s *Store) List() ([]*snapshot.Snapshot, error) {
 	x, err := s.readIndex()
 	if err != nil {
@@ -70,13 +71,21 @@ func (s *Store) load(x *v1.Index, id string) (*snapshot.Snapshot, error) {
 	}
 	slices.Sort(sn.Names)
 	counted := make(map[string]bool)
+	damaged := 0
 	for _, d := range m.Layers {
 		l := layerOf(d)
 		sn.Layers = append(sn.Layers, l)
-		if !counted[l.Digest] {
-			sn.Bytes += l.Size
-			counted[l.Digest] = true
+		if counted[l.Digest] {
+			continue
 		}
+		counted[l.Digest] = true
+		sn.Bytes += l.Size
+		if s.present(d) != nil {
+			damaged++
+		}
+	}
+	if damaged > 0 {
+		sn.Damage = fmt.Sprintf("%d of %d blobs missing or cut short", damaged, len(counted))
 	}
 	return sn, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"runtime"
 	"strings"
 
@@ -18,21 +17,16 @@ import (
 
 // Import reads an archive that Export wrote, here or elsewhere, plain or compressed, and publishes its snapshot under
 // the name, or, when that is empty, under the first name that the archive has for it. Nothing becomes visible unless
-// every blob has its digest and the whole makes sense: KindCorrupt names the entry that does not. A snapshot of another
-// architecture is KindIncompatible.
+// every blob has its digest and the whole makes sense: KindCorrupt names the entry that does not. What is no archive at
+// all is KindInvalid, a snapshot of another architecture KindIncompatible.
 func (s *Store) Import(ctx context.Context, r io.Reader, name string, accept func(snapshot.Config) error) (*snapshot.Snapshot, error) {
 	t, err := s.Begin()
 	if err != nil {
 		return nil, err
 	}
 	defer t.Abort()
-	plain, err := decompress(contextReader{ctx, r})
-	if err != nil {
-		return nil, archiveError("the archive's beginning", err)
-	}
-	defer plain.Close()
-	a := &archiveIn{t: t, accept: accept, blobs: make(map[string]staged)}
-	if err := a.read(plain); err != nil {
+	a := &archiveIn{t: t, accept: accept, blobs: make(map[string]*staged)}
+	if err := readArchive(ctx, r, a.entry); err != nil {
 		return nil, err
 	}
 	id, named, err := a.choose()
@@ -45,85 +39,40 @@ func (s *Store) Import(ctx context.Context, r io.Reader, name string, accept fun
 	return a.publish(ctx, id, name)
 }
 
-// archiveError is about the archive unless this host is the trouble.
-func archiveError(entry string, err error) error {
-	return unpackError("archive", entry, err)
-}
-
-// staged is a file in the staging directory.
-type staged struct {
-	path string
-	size int64
-}
-
 // archiveIn is an archive that is being read. Its entries never become paths: blobs are staged under names of ours.
 type archiveIn struct {
 	t             *Txn
 	accept        func(snapshot.Config) error
 	layout, index []byte
-	blobs         map[string]staged // by digest
+	blobs         map[string]*staged // by digest
 }
 
-func (a *archiveIn) read(r io.Reader) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return archiveError("the archive", err)
-		}
-		if err := checkEntryName(h.Name); err != nil {
-			return archiveError(fmt.Sprintf("%q", h.Name), err)
-		}
-		if h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeXGlobalHeader {
-			continue
-		}
-		if h.Typeflag != tar.TypeReg {
-			return archiveError(fmt.Sprintf("%q", h.Name), errors.New("an OCI layout has nothing but files"))
-		}
-		if err := a.entry(path.Clean(h.Name), h.Size, tr); err != nil {
-			if snapshot.KindOf(err) != snapshot.KindFailed {
-				return err
-			}
-			return archiveError(fmt.Sprintf("%q", h.Name), err)
-		}
-	}
-}
-
-func (a *archiveIn) entry(name string, size int64, r io.Reader) (err error) {
-	switch name {
-	case fileLayout:
-		a.layout, err = readSmall(r, size)
+func (a *archiveIn) entry(h *tar.Header, name string, r io.Reader) (err error) {
+	hex, isBlob := strings.CutPrefix(name, dirBlobs+"/")
+	switch {
+	case h.Typeflag != tar.TypeReg:
+		return errStranger
+	case name == fileLayout:
+		a.layout, err = readSmall(r, h.Size)
 		return err
-	case fileIndex:
-		a.index, err = readSmall(r, size)
+	case name == fileIndex:
+		a.index, err = readSmall(r, h.Size)
 		return err
+	case !isBlob || checkDigest(digestPrefix+hex) != nil:
+		return errStranger
 	}
-	hex, ok := strings.CutPrefix(name, dirBlobs+"/")
-	if !ok || checkDigest(digestPrefix+hex) != nil {
-		return errors.New("it does not belong in an OCI layout")
-	}
-	file, digest, n, err := a.t.e.stage(r)
+	b, err := a.t.e.stage(r)
 	if err != nil {
 		return err
 	}
-	if digest != digestPrefix+hex {
-		return fmt.Errorf("its content has the digest %s", digest)
+	if b.digest != digestPrefix+hex {
+		return fmt.Errorf("its content has the digest %s", b.digest)
 	}
-	if _, twice := a.blobs[digest]; twice {
-		return os.Remove(file)
+	if a.blobs[b.digest] != nil {
+		return os.Remove(b.path)
 	}
-	a.blobs[digest] = staged{file, n}
+	a.blobs[b.digest] = b
 	return nil
-}
-
-func readSmall(r io.Reader, size int64) ([]byte, error) {
-	if size > maxJSON {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", size, maxJSON)
-	}
-	return io.ReadAll(r)
 }
 
 // choose returns the one snapshot of the archive, and its first name.
@@ -212,14 +161,9 @@ func (a *archiveIn) publish(ctx context.Context, id, name string) (*snapshot.Sna
 		}
 	}
 	for _, d := range m.Layers {
-		b := a.blobs[string(d.Digest)]
-		if b.path == "" {
-			continue
-		}
-		if err := a.t.s.adopt(a.t.e, b.path, string(d.Digest), b.size); err != nil {
+		if err := a.t.s.adopt(a.t.e, a.blobs[string(d.Digest)]); err != nil {
 			return nil, failure("import", string(d.Digest), err)
 		}
-		a.blobs[string(d.Digest)] = staged{size: b.size}
 	}
 	return a.t.publish(name, config, raw, m, false)
 }

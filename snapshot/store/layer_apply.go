@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -28,7 +30,7 @@ type unpacking struct {
 	at      string // where in the container the top of the archive is
 }
 
-// applyTar unpacks into dir, which must exist and be empty.
+// applyTar unpacks into dir, which must exist and be empty. Holes stay holes.
 func applyTar(ctx context.Context, dir string, r io.Reader, u unpacking) error {
 	plain, err := decompress(r)
 	if err != nil {
@@ -57,7 +59,12 @@ func applyTar(ctx context.Context, dir string, r io.Reader, u unpacking) error {
 	} else {
 		opts = append(opts, archive.WithConvertWhiteout(func(*tar.Header, string) (bool, error) { return true, nil }))
 	}
-	if _, err := archive.Apply(ctx, dir, plain, opts...); err != nil {
+	root, err := os.Open(dir)
+	if err != nil {
+		return failure("unpack", dir, err)
+	}
+	defer root.Close()
+	if _, err := archive.Apply(ctx, dir, newSparing(ctx, root, plain), opts...); err != nil {
 		return unpackError(dir, entry, err)
 	}
 	// The stream is read to its end, so that whoever computes its digest sees all of it.
@@ -117,23 +124,7 @@ func (u unpacking) checkName(name string) error {
 	if u.overlay && strings.HasPrefix(name, "/") {
 		name = "." + name
 	}
-	return checkEntryName(name)
-}
-
-// checkEntryName refuses names that are absolute or go up.
-func checkEntryName(name string) error {
-	if name == "" {
-		return errors.New("an empty name")
-	}
-	if path.IsAbs(name) {
-		return errors.New("an absolute name")
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		if part == ".." {
-			return errors.New(`".." in a name`)
-		}
-	}
-	return nil
+	return tarball.CheckName(name)
 }
 
 // deviceAllowed lets device nodes exist in /dev, where container engines make them, and elsewhere those that give
@@ -153,15 +144,17 @@ func (u unpacking) deviceAllowed(h *tar.Header) bool {
 	return false
 }
 
+// hostTrouble says whether an error is about this host, or the caller, and not about what is being read.
+func hostTrouble(err error) bool {
+	host := [...]error{context.Canceled, context.DeadlineExceeded, syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EACCES,
+		syscall.EPERM, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM}
+	return slices.ContainsFunc(host[:], func(e error) bool { return errors.Is(err, e) })
+}
+
 // unpackError tells damage in the archive from trouble on this host.
 func unpackError(dir, entry string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if hostTrouble(err) {
 		return failure("unpack", dir, err)
-	}
-	for _, host := range [...]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
-		if errors.Is(err, host) {
-			return failure("unpack", dir, err)
-		}
 	}
 	if entry == "" {
 		entry = "the archive's beginning"

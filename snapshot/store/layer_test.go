@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/store"
@@ -27,6 +29,7 @@ import (
 func overlay(t *testing.T, lower ...string) (upper, merged string) {
 	t.Helper()
 	top := t.TempDir()
+	probetest.NeedProbe(t, probe.StateDir(top))
 	upper, merged = filepath.Join(top, "upper"), filepath.Join(top, "merged")
 	for _, d := range []string{upper, merged, filepath.Join(top, "work")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -34,9 +37,7 @@ func overlay(t *testing.T, lower ...string) (upper, merged string) {
 		}
 	}
 	opts := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + filepath.Join(top, "work") + ",redirect_dir=off,metacopy=off"
-	if err := syscall.Mount("overlay", merged, "overlay", 0, opts); err != nil {
-		t.Skipf("no overlay can be mounted here: %v", err)
-	}
+	must(t, syscall.Mount("overlay", merged, "overlay", 0, opts))
 	t.Cleanup(func() {
 		if err := syscall.Unmount(merged, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
@@ -62,7 +63,7 @@ func applied(t testing.TB, layer []byte) (string, error) {
 func layerOf(t testing.TB, upper string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := store.WriteLayer(&b, upper); err != nil {
+	if err := store.WriteLayer(t.Context(), &b, upper); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -208,10 +209,8 @@ func TestWriteLayerKnowsXattrWhiteouts(t *testing.T) {
 	upper := t.TempDir()
 	write(t, filepath.Join(upper, "d/gone"), "")
 	write(t, filepath.Join(upper, "d/stays"), "")
-	if err := sys.SetXattr(filepath.Join(upper, "d/gone"), "trusted.overlay.whiteout", []byte("y")); err != nil {
-		t.Skip(err)
-	}
-	must(t, sys.SetXattr(filepath.Join(upper, "d"), "trusted.overlay.opaque", []byte("x")))
+	must(t, sys.SetXattr(filepath.Join(upper, "d/gone"), "trusted.overlay.whiteout", []byte("y")),
+		sys.SetXattr(filepath.Join(upper, "d"), "trusted.overlay.opaque", []byte("x")))
 	entries := listing(t, layerOf(t, upper))
 	if entries["d/.wh.gone"] == nil || entries["d/stays"] == nil || entries["d/gone"] != nil || entries["d/.wh..wh..opq"] != nil {
 		t.Errorf("the layer has %q", slices.Sorted(maps.Keys(entries)))
@@ -231,7 +230,7 @@ func TestWriteLayerRefusesWhatIsElsewhere(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "f"), "")
 			must(t, spoil(dir))
-			wantKind(t, store.WriteLayer(io.Discard, dir), snapshot.KindUncloneable)
+			wantKind(t, store.WriteLayer(t.Context(), io.Discard, dir), snapshot.KindUncloneable)
 		})
 	}
 }
@@ -249,7 +248,7 @@ func TestWriteTreeStaysInside(t *testing.T) {
 	t.Cleanup(func() { must(t, syscall.Unmount(covered, 0)) })
 
 	var b bytes.Buffer
-	must(t, store.WriteTree(&b, filepath.Join(top, "tree")))
+	must(t, store.WriteTree(t.Context(), &b, filepath.Join(top, "tree")))
 	if bytes.Contains(b.Bytes(), []byte("out")) {
 		t.Error("the content of a mount was written")
 	}
@@ -271,7 +270,7 @@ func TestWriteTreeOfAProcess(t *testing.T) {
 	pid := chrooted(t, root)
 	for _, link := range []string{"shm", "up"} {
 		var b bytes.Buffer
-		must(t, store.WriteTree(&b, filepath.Join("/proc", pid, "root", link)))
+		must(t, store.WriteTree(t.Context(), &b, filepath.Join("/proc", pid, "root", link)))
 		if !bytes.Contains(b.Bytes(), []byte("the container's")) {
 			t.Errorf("%s led to the host's file", link)
 		}
@@ -401,6 +400,9 @@ func TestApplyLayerCompressedAndTruncated(t *testing.T) {
 func FuzzApplyLayer(f *testing.F) {
 	f.Add(tarOf(f, entry{&tar.Header{Typeflag: tar.TypeReg, Name: "a/b"}, []byte("x")}, entry{&tar.Header{Typeflag: tar.TypeSymlink, Name: "c", Linkname: "/"}, nil}))
 	f.Add(tarOf(f, entry{&tar.Header{Typeflag: tar.TypeReg, Name: "a/.wh.b"}, nil}, entry{&tar.Header{Typeflag: tar.TypeLink, Name: "d", Linkname: "a"}, nil}))
+	upper := f.TempDir()
+	holey(f, filepath.Join(upper, "sparse"), 1<<20, map[int64]string{1 << 19: "x"})
+	f.Add(layerOf(f, upper))
 	f.Add([]byte("\x28\xb5\x2f\xfd"))
 	f.Add([]byte("\x1f\x8b"))
 	f.Fuzz(func(t *testing.T, layer []byte) {
@@ -431,7 +433,7 @@ func TestLayersOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b bytes.Buffer
-		if err := store.WriteLayer(&b, dir); err != nil {
+		if err := store.WriteLayer(t.Context(), &b, dir); err != nil {
 			t.Fatal(err)
 		}
 		d, err := s.AddLayer(t.Context(), &b, "")

@@ -2,9 +2,11 @@ package store
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"strings"
@@ -30,44 +32,86 @@ var overlayPrefixes = [...]string{"trusted.overlay.", "user.overlay."}
 // WriteLayer writes the upper directory of an overlay as an OCI layer, a plain tar: deletions become whiteouts,
 // directories that hide what is below them become opaque. Owners are numbers, times are kept, entries come in the
 // order of their names, so that equal directories give equal layers. Sockets are left out: they mean nothing without
-// their process. The directory must not change meanwhile. An upper directory that only makes sense together with the
+// their process. Of a file with holes only the rest is read and written. The directory must not change meanwhile. An upper directory that only makes sense together with the
 // layers beneath it (overlayfs options redirect_dir and metacopy) is refused with KindUncloneable.
-func WriteLayer(w io.Writer, upper string) error {
-	return failure("write layer", upper, writeTar(w, upper, tarFormat{overlay: true}))
+func WriteLayer(ctx context.Context, w io.Writer, upper string) error {
+	return failure("write layer", upper, writeTar(ctx, w, upper, tarFormat{overlay: true}))
 }
 
 // WriteTree writes a plain directory as a tar: what is in a tmpfs, or the files of a base. Whatever is mounted below
 // dir is not entered; an empty directory or file stands in its place. No symbolic link is followed, and in a dir of
 // the form /proc/PID/root/PATH those of PATH mean what they mean to that process.
-func WriteTree(w io.Writer, dir string) error {
-	return failure("write tree", dir, writeTar(w, dir, tarFormat{}))
+func WriteTree(ctx context.Context, w io.Writer, dir string) error {
+	return failure("write tree", dir, writeTar(ctx, w, dir, tarFormat{}))
+}
+
+// WriteFile writes a single file as a tar that holds nothing else, under the file's own name: the content of a mount
+// that is a file.
+func WriteFile(ctx context.Context, w io.Writer, file string) error {
+	return failure("write file", file, writeFileTar(newTarOut(ctx, w), file))
+}
+
+func writeFileTar(t *tarOut, file string) error {
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h, err := tar.FileInfoHeader(info, "")
+	if err != nil {
+		return err
+	}
+	h.Name, h.Uname, h.Gname = path.Base(file), "", ""
+	if h.Typeflag != tar.TypeReg {
+		return errors.Join(t.WriteHeader(h), t.Close())
+	}
+	st, _ := info.Sys().(*syscall.Stat_t)
+	return errors.Join(t.regular(h, f, st.Blocks), t.Close())
+}
+
+// tarOut is a tar that is being written, until ctx ends.
+type tarOut struct {
+	ctx         context.Context
+	w           io.Writer
+	*tar.Writer // to w
+}
+
+func newTarOut(ctx context.Context, w io.Writer) *tarOut {
+	return &tarOut{ctx: ctx, w: w, Writer: tar.NewWriter(w)}
 }
 
 // tarFormat says what a tree is, and what is wanted of it.
 type tarFormat struct {
 	overlay  bool // an upper or lower directory of overlayfs
 	packed   bool // a plain directory that becomes a layer
-	timeless bool // without times
+	timeless bool // to be compared and not unpacked: without times, and with digests in place of content
 }
 
-func writeTar(w io.Writer, dir string, format tarFormat) error {
-	t := &treeWriter{tar: tar.NewWriter(w), tarFormat: format, links: make(map[inode]string)}
+func writeTar(ctx context.Context, w io.Writer, dir string, format tarFormat) error {
+	t := &treeWriter{tarOut: newTarOut(ctx, w), tarFormat: format, links: make(map[inode]string)}
 	if err := walk(dir, t.visit); err != nil {
 		return err
 	}
-	return t.tar.Close()
+	return t.Close()
 }
 
 type inode struct{ dev, ino uint64 }
 
 // treeWriter turns nodes into the entries of a tar.
 type treeWriter struct {
+	*tarOut
 	tarFormat
-	tar   *tar.Writer
 	links map[inode]string // the first name of a file with several
 }
 
 func (t *treeWriter) visit(n *node) (bool, error) {
+	if err := t.ctx.Err(); err != nil {
+		return false, err
+	}
 	attrs, marks, err := readXattrs(n.path())
 	if err != nil {
 		return false, err
@@ -99,7 +143,7 @@ func (t *treeWriter) visit(n *node) (bool, error) {
 		return false, fmt.Errorf("%s: %w", n.name, err)
 	}
 	if t.overlay && marks["opaque"] == "y" && n.is(syscall.S_IFDIR) {
-		return true, t.tar.WriteHeader(markHeader(path.Join(n.name, whiteoutOpaque)))
+		return true, t.WriteHeader(markHeader(path.Join(n.name, whiteoutOpaque)))
 	}
 	return true, nil
 }
@@ -115,7 +159,7 @@ func (t *treeWriter) mark(n *node, marks map[string]string) (bool, error) {
 	_, byXattr := marks["whiteout"]
 	if n.is(syscall.S_IFCHR) && n.stat.Rdev == 0 || byXattr && n.is(syscall.S_IFREG) && n.stat.Size == 0 {
 		dir, base := path.Split(n.name)
-		return true, t.tar.WriteHeader(markHeader(dir + whiteoutPrefix + base))
+		return true, t.WriteHeader(markHeader(dir + whiteoutPrefix + base))
 	}
 	return false, nil
 }
@@ -166,27 +210,33 @@ func (t *treeWriter) write(n *node, h *tar.Header) error {
 	} else if h.Typeflag != tar.TypeDir && n.stat.Nlink > 1 {
 		key := inode{n.stat.Dev, n.stat.Ino}
 		if first, ok := t.links[key]; ok {
-			h.Typeflag, h.Linkname, h.Size, h.PAXRecords = tar.TypeLink, first, 0, nil
+			// The attributes stay: unpacking gives the file its owner once more, which takes its capabilities away.
+			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 		} else {
 			t.links[key] = n.name
 		}
 	}
-	if err := t.tar.WriteHeader(h); err != nil {
-		return err
-	}
 	if h.Typeflag != tar.TypeReg || h.Size == 0 {
-		return nil
+		return t.WriteHeader(h)
 	}
 	f, err := os.OpenFile(n.path(), syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	copied, err := io.CopyN(t.tar, f, h.Size)
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("it shrank from %d to %d bytes while it was read", h.Size, copied)
+	if !t.timeless {
+		return t.regular(h, f, n.stat.Blocks)
 	}
-	return err
+	sum, err := sumOf(t.ctx, f, h.Size)
+	if err != nil {
+		return err
+	}
+	h.Size, h.PAXRecords = 0, maps.Clone(h.PAXRecords)
+	if h.PAXRecords == nil {
+		h.PAXRecords = make(map[string]string)
+	}
+	h.PAXRecords["SNAPD.content"] = sum
+	return t.WriteHeader(h)
 }
 
 // readXattrs returns a node's extended attributes as records of a tar, and those that overlayfs made, by short name.

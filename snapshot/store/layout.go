@@ -43,14 +43,19 @@ func checkLayout(b []byte, where string) error {
 	return nil
 }
 
-// createLayout writes the index before oci-layout: the latter says that the store is complete.
+// createLayout writes the index before oci-layout: the latter says that the store is complete. Where there are blobs
+// already, the index was lost, and an empty one would have them collected.
 func (s *Store) createLayout() error {
 	l, err := s.lockStore(true)
 	if err != nil {
 		return failure("open store", s.dir, err)
 	}
 	defer l.Close()
-	if _, err := os.Stat(s.path(fileIndex)); errors.Is(err, fs.ErrNotExist) {
+	blobs, err := os.ReadDir(s.path(dirBlobs))
+	if err != nil {
+		return failure("open store", s.dir, err)
+	}
+	if _, err := os.Stat(s.path(fileIndex)); errors.Is(err, fs.ErrNotExist) && len(blobs) == 0 {
 		if err := s.writeIndex(emptyIndex()); err != nil {
 			return failure("open store", s.dir, err)
 		}
@@ -69,16 +74,19 @@ func emptyIndex() *v1.Index {
 
 func (s *Store) readIndex() (*v1.Index, error) {
 	b, err := os.ReadFile(s.path(fileIndex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, s.badIndex(err)
+	}
 	if err != nil {
 		return nil, failure("read index", s.dir, err)
 	}
 	x := emptyIndex()
 	if err := json.Unmarshal(b, x); err != nil {
-		return nil, corrupt("read index", s.path(fileIndex), "%w", err)
+		return nil, s.badIndex(err)
 	}
 	for _, d := range x.Manifests {
 		if err := checkDigest(string(d.Digest)); err != nil {
-			return nil, corrupt("read index", s.path(fileIndex), "%w", err)
+			return nil, s.badIndex(err)
 		}
 	}
 	return x, nil

@@ -27,17 +27,17 @@ func (s *Store) AddLayer(ctx context.Context, r io.Reader, mediaType string) (st
 	if err != nil {
 		return "", failure("add layer", s.dir, err)
 	}
-	path, d, size, err := e.stage(contextReader{ctx, r})
+	b, err := e.stage(contextReader{ctx, r})
 	if err != nil {
 		return "", failure("add layer", mediaType, err)
 	}
-	if err := checkLayer(path, mediaType); err != nil {
-		return "", errors.Join(err, os.Remove(path))
+	if err := checkLayer(b.path, mediaType); err != nil {
+		return "", errors.Join(err, os.Remove(b.path))
 	}
-	if err := s.adopt(e, path, d, size); err != nil {
-		return "", failure("add layer", d, err)
+	if err := s.adopt(e, b); err != nil {
+		return "", failure("add layer", b.digest, err)
 	}
-	return d, failure("add layer", d, syncPath(s.blobPath(d)))
+	return b.digest, failure("add layer", b.digest, syncPath(s.blobPath(b.digest)))
 }
 
 func (s *Store) pendingLease() (*lease, error) {

@@ -245,17 +245,17 @@ func (x *podmanOut) rootfs(ctx context.Context) error {
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(plainDiff(w, blob)) }()
-	file, _, size, err := x.e.stage(contextReader{ctx, r})
+	b, err := x.e.stage(contextReader{ctx, r})
 	r.CloseWithError(err)
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(file)
+	f, err := os.Open(b.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := x.file(podmanDiff, size, f); err != nil || len(deleted) == 0 {
+	if err := x.file(podmanDiff, b.size, f); err != nil || len(deleted) == 0 {
 		return err
 	}
 	return x.json(podmanDeleted, deleted)

@@ -24,8 +24,8 @@ import (
 // snapshot. The archive does not hold the image that its container was made of: base says what to use, or, when it is
 // nil, the image of the archive's own name is used if it was pulled. Without either the error is KindIncompatible.
 //
-// adopt, unless it is nil, is called for an archive that is not of ours, with the directory of CRIU's images and what the
-// archive says: it makes both fit for clones, or refuses. accept, unless it is nil, is then asked whether the record may be
+// adopt is called for an archive that is not of ours, with the directory of CRIU's images and what the archive says: it
+// makes both fit for clones, its mounts among them, or refuses. accept, unless it is nil, is then asked whether the record may be
 // published, whoever's archive it is.
 func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base *snapshot.Base, adopt Adopt, accept func(snapshot.Config) error) (*snapshot.Snapshot, error) {
 	t, err := s.Begin()
@@ -33,16 +33,11 @@ func (s *Store) ImportPodman(ctx context.Context, r io.Reader, name string, base
 		return nil, err
 	}
 	defer t.Abort()
-	plain, err := decompress(contextReader{ctx, r})
-	if err != nil {
-		return nil, archiveError("the archive's beginning", err)
-	}
-	defer plain.Close()
-	a := &podmanIn{t: t, images: filepath.Join(t.Dir(), dirImages), contents: make(map[string]string)}
+	a := &podmanIn{t: t, images: filepath.Join(t.Dir(), dirImages), contents: make(map[string]*staged)}
 	if err := os.Mkdir(a.images, 0o700); err != nil {
 		return nil, failure("import", s.dir, err)
 	}
-	if err := a.read(plain); err != nil {
+	if err := readArchive(ctx, r, a.entry); err != nil {
 		return nil, err
 	}
 	return a.publish(ctx, name, base, adopt, accept)
@@ -58,63 +53,38 @@ type podmanIn struct {
 	images                     string // directory
 	config, spec, deleted, own []byte
 	network                    []byte
-	root                       uint32            // mode of the root directory, 0 where it is the image's
-	diff, shm                  string            // paths, empty where there is none
-	contents                   map[string]string // hex digest -> path
+	root                       uint32 // mode of the root directory, 0 where it is the image's
+	diff, shm                  *staged
+	contents                   map[string]*staged // by the digits of its digest
 	volumes                    []string
 }
 
-func (a *podmanIn) read(r io.Reader) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return archiveError("the archive", err)
-		}
-		where := fmt.Sprintf("%q", h.Name)
-		if err := checkEntryName(h.Name); err != nil {
-			return archiveError(where, err)
-		}
-		switch {
-		case h.Typeflag == tar.TypeDir || h.Typeflag == tar.TypeXGlobalHeader:
-			continue
-		case h.Typeflag == tar.TypeSymlink && path.Clean(h.Name) == podmanImages+"/parent":
-			return incompatible("import", "the archive", "make the checkpoint without --pre-checkpoint and --with-previous",
-				"it needs an earlier checkpoint that it does not hold")
-		case h.Typeflag != tar.TypeReg:
-			return archiveError(where, errors.New("a checkpoint archive has nothing but files"))
-		}
-		if err := a.entry(path.Clean(h.Name), h.Size, tr); err != nil {
-			return archiveError(where, err)
-		}
-	}
-}
-
-func (a *podmanIn) entry(name string, size int64, r io.Reader) (err error) {
+func (a *podmanIn) entry(h *tar.Header, name string, r io.Reader) (err error) {
 	dir, base := path.Split(name)
 	switch {
+	case h.Typeflag == tar.TypeSymlink && name == podmanImages+"/parent":
+		return incompatible("import", "the archive", "make the checkpoint without --pre-checkpoint and --with-previous",
+			"it needs an earlier checkpoint that it does not hold")
+	case h.Typeflag != tar.TypeReg:
+		return errStranger
 	case name == podmanConfig:
-		a.config, err = readSmall(r, size)
+		a.config, err = readSmall(r, h.Size)
 	case name == podmanSpec:
-		a.spec, err = readSmall(r, size)
+		a.spec, err = readSmall(r, h.Size)
 	case name == podmanNetwork:
-		a.network, err = readSmall(r, size)
+		a.network, err = readSmall(r, h.Size)
 	case name == podmanDeleted:
-		a.deleted, err = readSmall(r, size)
+		a.deleted, err = readSmall(r, h.Size)
 	case name == ownConfig:
-		a.own, err = readSmall(r, size)
+		a.own, err = readSmall(r, h.Size)
 	case name == podmanDiff:
-		a.diff, _, _, err = a.t.e.stage(r)
+		a.diff, err = a.t.e.stage(r)
 	case name == podmanShm:
-		a.shm, _, _, err = a.t.e.stage(r)
+		a.shm, err = a.t.e.stage(r)
 	case dir == ownContent:
-		var d string
-		a.contents[base], d, _, err = a.t.e.stage(r)
-		if err == nil && hexOf(d) != base {
-			err = fmt.Errorf("its content has the digest %s", d)
+		a.contents[base], err = a.t.e.stage(r)
+		if err == nil && hexOf(a.contents[base].digest) != base {
+			err = fmt.Errorf("its content has the digest %s", a.contents[base].digest)
 		}
 	case dir == podmanImages+"/" || name == podmanStats:
 		err = a.image(base, r)
@@ -150,7 +120,7 @@ func (a *podmanIn) publish(ctx context.Context, name string, base *snapshot.Base
 	if err := checkForeign("the archive", snapshot.Config{Architecture: cfg.Architecture}); err != nil {
 		return nil, err
 	}
-	if adopt != nil && a.own == nil {
+	if a.own == nil {
 		if a.root, err = adopt(a.images, cfg); err != nil {
 			return nil, err
 		}
@@ -230,13 +200,12 @@ func (a *podmanIn) translate() (*snapshot.Config, error) {
 		cfg.Args = spec.Process.Args
 	}
 	if hasNamespace(spec.Linux, specs.NetworkNamespace) {
-		cfg.Network.Mode, cfg.NetnsKey = "none", "extRootNetNS"
+		cfg.Network.Mode = "none"
 		var attached map[string]any
 		if json.Unmarshal(a.network, &attached) == nil && len(attached) > 0 {
 			cfg.Network.Mode = "bridge"
 		}
 	}
-	cfg.Mounts = mountsOf(spec.Mounts)
 	cfg.Findings = append(cfg.Findings, snapshot.Finding{Code: "imported",
 		Detail: "a checkpoint of podman or CRI-O; what its archive does not say was assumed"})
 	for _, v := range a.volumes {
@@ -267,29 +236,9 @@ func limitsOf(l *specs.Linux) (limits snapshot.Limits) {
 	return limits
 }
 
-// mountsOf says how a clone gets the mounts of a container that runc or crun checkpointed: both give CRIU the bind
-// mounts as external, under the name of their destination, and leave all others to it.
-func mountsOf(list []specs.Mount) []snapshot.Mount {
-	mounts := []snapshot.Mount{{Path: "/", FSType: "overlay", Kind: snapshot.MountRoot}}
-	for _, m := range list {
-		out := snapshot.Mount{Path: path.Clean(m.Destination), FSType: m.Type, Kind: snapshot.MountNative}
-		switch {
-		case m.Type == "cgroup" || m.Type == "cgroup2":
-			out.Kind, out.Key = snapshot.MountCgroup, m.Destination
-		case m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind"):
-			out.Kind, out.Key = snapshot.MountFile, m.Destination
-			if out.Path == shmPath {
-				out.Kind, out.FSType, out.Options = snapshot.MountTmpfs, "tmpfs", "mode=1777"
-			}
-		}
-		mounts = append(mounts, out)
-	}
-	return mounts
-}
-
 // rootfs makes one OCI layer of the tar of changed files and the list of deleted ones.
 func (a *podmanIn) rootfs(ctx context.Context, cfg *snapshot.Config) ([]snapshot.Layer, error) {
-	if a.diff == "" && a.deleted == nil && a.root == 0 {
+	if a.diff == nil && a.deleted == nil && a.root == 0 {
 		return nil, nil
 	}
 	var deleted []string
@@ -303,7 +252,11 @@ func (a *podmanIn) rootfs(ctx context.Context, cfg *snapshot.Config) ([]snapshot
 		return nil, err
 	}
 	m := &merge{lower: lower, root: a.root, seen: make(map[string]bool)}
-	l, err := a.t.addStream(func(w io.Writer) error { return m.write(w, a.diff, deleted) },
+	var diff string
+	if a.diff != nil {
+		diff = a.diff.path
+	}
+	l, err := a.t.addStream(func(w io.Writer) error { return m.write(w, diff, deleted) },
 		v1.MediaTypeImageLayer, snapshot.RoleRootfs, "")
 	if err != nil {
 		return nil, archiveError(podmanDiff, errors.Unwrap(err))
@@ -319,18 +272,13 @@ func (a *podmanIn) mounts(_ context.Context, cfg *snapshot.Config) (layers []sna
 		if a.own == nil && m.Path == shmPath {
 			file = a.shm
 		}
-		if file == "" {
+		if file == nil {
 			if m.Content != "" {
 				return nil, corrupt("import", ownContent+hexOf(m.Content), "the content of %s is missing from the archive", m.Path)
 			}
 			continue
 		}
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, failure("import", m.Path, err)
-		}
-		l, err := a.t.AddReader(f, snapshot.MediaContent, snapshot.RoleContent, m.Key)
-		f.Close()
+		l, err := a.t.addStaged(file, snapshot.MediaContent, snapshot.RoleContent, m.Key)
 		if err != nil {
 			return nil, err
 		}

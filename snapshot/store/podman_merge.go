@@ -8,6 +8,8 @@ import (
 	"path"
 	"syscall"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/tarball"
 )
 
 // merge makes an OCI layer of a tar of changed files and a list of deleted ones. Such a tar need not list the
@@ -36,7 +38,7 @@ func (m *merge) write(w io.Writer, diff string, deleted []string) error {
 	}
 	for _, d := range deleted {
 		name := path.Clean("/" + d)[1:]
-		if err := checkEntryName(name); err != nil {
+		if err := tarball.CheckName(name); err != nil {
 			return fmt.Errorf("deleted file %q: %w", d, err)
 		}
 		if err := m.parents(name); err != nil {
@@ -51,7 +53,7 @@ func (m *merge) write(w io.Writer, diff string, deleted []string) error {
 }
 
 func (m *merge) add(h *tar.Header, name string, content io.Reader) error {
-	if err := checkEntryName(h.Name); err != nil {
+	if err := tarball.CheckName(h.Name); err != nil {
 		return fmt.Errorf("%q: %w", h.Name, err)
 	}
 	if name == "." && m.seen["."] {

@@ -49,7 +49,7 @@ func listTar(ctx context.Context, r io.Reader, files map[string]string) error {
 		} else if err != nil {
 			return err
 		}
-		digest, _, err := digestReader(tr)
+		digest, _, err := digestReader(contextReader{ctx, tr})
 		if err != nil {
 			return err
 		}

@@ -103,7 +103,7 @@ func (p sample) publish(t testing.TB, s *store.Store, name string, replace bool)
 	upper := filepath.Join(tx.Dir(), "upper")
 	write(t, filepath.Join(upper, "etc/own"), "own file of "+name)
 	var b bytes.Buffer
-	if err := store.WriteLayer(&b, upper); err != nil {
+	if err := store.WriteLayer(t.Context(), &b, upper); err != nil {
 		return nil, err
 	}
 	rootfs, err := tx.AddReader(&b, "application/vnd.oci.image.layer.v1.tar", snapshot.RoleRootfs, "")
@@ -112,7 +112,7 @@ func (p sample) publish(t testing.TB, s *store.Store, name string, replace bool)
 	}
 	shm := filepath.Join(tx.Dir(), "shm")
 	write(t, filepath.Join(shm, "segment"), "shared memory")
-	if err := store.WriteTree(&b, shm); err != nil {
+	if err := store.WriteTree(t.Context(), &b, shm); err != nil {
 		return nil, err
 	}
 	content, err := tx.AddReader(&b, snapshot.MediaContent, snapshot.RoleContent, "tmpfs:/dev/shm")
@@ -154,7 +154,7 @@ func addBase(t testing.TB, s *store.Store, dir string, files map[string]string) 
 		write(t, filepath.Join(top, name), content)
 	}
 	var b bytes.Buffer
-	if err := store.WriteTree(&b, top); err != nil {
+	if err := store.WriteTree(t.Context(), &b, top); err != nil {
 		t.Fatal(err)
 	}
 	d, err := s.AddLayer(t.Context(), &b, "")

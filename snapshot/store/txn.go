@@ -54,7 +54,7 @@ func (t *Txn) AddFile(path, mediaType, role, name string) (snapshot.Layer, error
 	}
 	d, size, err := digestFile(local)
 	if err == nil {
-		err = t.s.adopt(t.e, local, d, size)
+		err = t.s.adopt(t.e, &staged{local, d, size})
 	}
 	if err != nil {
 		return snapshot.Layer{}, failure("store", path, err)
@@ -64,14 +64,19 @@ func (t *Txn) AddFile(path, mediaType, role, name string) (snapshot.Layer, error
 
 // AddReader stores what r yields as a blob of the snapshot.
 func (t *Txn) AddReader(r io.Reader, mediaType, role, name string) (snapshot.Layer, error) {
-	path, d, size, err := t.e.stage(r)
-	if err == nil {
-		err = t.s.adopt(t.e, path, d, size)
-	}
+	b, err := t.e.stage(r)
 	if err != nil {
 		return snapshot.Layer{}, failure("store", role, err)
 	}
-	return snapshot.Layer{Digest: d, MediaType: mediaType, Size: size, Role: role, Name: name}, nil
+	return t.addStaged(b, mediaType, role, name)
+}
+
+// addStaged makes a staged file a blob of the snapshot.
+func (t *Txn) addStaged(b *staged, mediaType, role, name string) (snapshot.Layer, error) {
+	if err := t.s.adopt(t.e, b); err != nil {
+		return snapshot.Layer{}, failure("store", role, err)
+	}
+	return snapshot.Layer{Digest: b.digest, MediaType: mediaType, Size: b.size, Role: role, Name: name}, nil
 }
 
 // Publish makes the snapshot visible under the name; an empty name makes one that only its id finds. Layers of

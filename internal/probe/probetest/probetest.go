@@ -1,4 +1,6 @@
 // Package probetest is the only way in which a test may be skipped: through a probe that says that the host cannot.
+// What `make test` sets up is no reason for a skip: a test that lacks it fails. Package deptest has the test that holds
+// all others to this.
 package probetest
 
 import (
@@ -24,10 +26,10 @@ func Need(t testing.TB, name string) {
 // NeedProbe is Need for any probe.
 func NeedProbe(t testing.TB, p probe.Probe) {
 	t.Helper()
-	switch err := p.Run(t.Context()); {
-	case errors.Is(err, probe.ErrNotSupported):
-		t.Skipf("this host lacks what the test needs: %v", err)
-	case err != nil:
+	err := p.Run(t.Context())
+	if missing, ok := errors.AsType[*probe.NotSupported](err); ok {
+		t.Skipf("this host lacks what the test needs: %v; to have it run: %s", err, missing.Remedy)
+	} else if err != nil {
 		t.Fatalf("%s: %v", p.Name, err)
 	}
 }

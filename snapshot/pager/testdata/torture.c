@@ -32,7 +32,7 @@ struct block { char *addr; long n; u64 id[MOST]; };
 struct thread { int nr, depth; u64 rnd, next; struct block b[BLOCKS]; pthread_t t; };
 
 static long ops;
-static int bad, crowd; // crowd: more threads than two
+static int bad;
 
 static u64 rnd(struct thread *t) {
 	t->rnd ^= t->rnd << 13; t->rnd ^= t->rnd >> 7; t->rnd ^= t->rnd << 17;
@@ -132,8 +132,6 @@ static void move(struct thread *t, struct block *b) {
 	char *p = mremap(b->addr, b->n * PAGE, n * PAGE, MREMAP_MAYMOVE);
 	if (p == MAP_FAILED) return;
 	for (long i = b->n; i < n; i++) b->id[i] = 0;
-	if (p == b->addr && n > b->n && crowd) // see the end of the comment on owed
-		memset(p + b->n * PAGE, 0, (n - b->n) * PAGE);
 	b->addr = p;
 	b->n = n;
 }
@@ -227,7 +225,6 @@ int main(int argc, char **argv) {
 	int threads = atoi(argv[3]);
 	long pages = atol(argv[4]);
 	ops = atol(argv[5]);
-	crowd = threads > 2;
 	struct thread *t = mmap(0, threads * sizeof *t, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *p = mmap(BASE, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (p != BASE || t == MAP_FAILED) die("mmap");
