@@ -29,6 +29,16 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	if len(damaged) > 0 {
 		return out, nil
 	}
+	// A container's record is there before its cgroup and its address, so the records are read last: what has none then
+	// is nobody's, even while containers are being made.
+	groups, err := sandbox.Cgroups(l.cgroupParent())
+	if err != nil {
+		return nil, err
+	}
+	leases, err := l.bridge.Leases()
+	if err != nil {
+		return nil, err
+	}
 	cs, err := shim.ListContainers(l.cfg.Root)
 	if err != nil {
 		return nil, err
@@ -41,19 +51,11 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		}
 		live[c.ID] = c.Status != snapshot.StatusExited
 	}
-	groups, err := sandbox.Cgroups(l.cgroupParent())
-	if err != nil {
-		return out, err
-	}
 	for _, id := range groups {
 		if !live[id] {
 			name := path.Join(l.cgroupParent(), id)
 			out = append(out, mend(repair, "cgroup "+name, "belongs to no container", func() error { return removeCgroup(name) }))
 		}
-	}
-	leases, err := l.bridge.Leases()
-	if err != nil {
-		return out, err
 	}
 	for _, id := range leases {
 		// Another state directory may share the bridge: a container of its, while it lives, has a cgroup somewhere.

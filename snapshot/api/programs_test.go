@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,10 +41,16 @@ func open(t *testing.T) (*api.Local, *testhost.Installation) {
 			if t.Failed() {
 				var log bytes.Buffer
 				_ = svc.Logs(ctx, c.ID, api.LogsRequest{Tail: 20, Stdout: &log, Stderr: &log})
-				t.Logf("log of %s:\n%s", c.Name, log.String())
+				t.Logf("%+v, its log:\n%s", *c, log.String())
 			}
 			if err := svc.Remove(ctx, c.ID, true); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
 				t.Errorf("remove %s: %v", c.Name, err)
+			}
+		}
+		logs, _ := filepath.Glob(filepath.Join(in.Run, "shims", "*.log"))
+		for _, name := range logs {
+			if b, _ := os.ReadFile(name); t.Failed() && len(b) > 0 {
+				t.Logf("%s:\n%s", filepath.Base(name), b)
 			}
 		}
 		problems, err := svc.Fsck(ctx, false)
