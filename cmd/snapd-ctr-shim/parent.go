@@ -138,9 +138,16 @@ func (p *parent) Delete(ctx context.Context, id string) error {
 	if err := snapshot.CheckName(id); err != nil {
 		return err
 	}
-	if p.find(id) != nil {
-		return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: snapshot.ShortID(id),
-			Err: errors.New("it is running"), Hint: "stop it first, or remove it with --force"}
+	if c := p.find(id); c != nil {
+		if record, err := shim.ReadContainer(p.paths.Root, id); err != nil || record.Status != snapshot.StatusExited {
+			return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: snapshot.ShortID(id),
+				Err: errors.New("it is running"), Hint: "stop it first, or remove it with --force"}
+		}
+		select { // its end has been recorded just now
+		case <-c.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	return shim.Remove(ctx, p.paths, id)
 }

@@ -25,7 +25,7 @@ func newCloneCommand(a *app) *cli.Command {
 	o := cloneOptions{count: number{1, 1}, parallel: number{0, 1}, engine: newChoice("auto", "auto", "criu")}
 	flags := []cli.Flag{
 		&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &o.count, Usage: "start `N` clones"},
-		&cli.GenericFlag{Name: "parallel", Value: &o.parallel, DefaultText: "as many as processors", Usage: "start `K` at a time"},
+		&cli.GenericFlag{Name: "parallel", Value: &o.parallel, DefaultText: "twice as many as processors", Usage: "start `K` at a time"},
 		&cli.GenericFlag{Name: "engine", Value: &o.engine, Usage: "clone with `ENGINE`: " + o.engine.list()},
 		&cli.StringFlag{Name: "name", Destination: &o.name, DefaultText: "made from the id",
 			Usage: "call the clone `NAME`, or several NAME-1, NAME-2, …"},

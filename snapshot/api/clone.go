@@ -63,7 +63,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	}
 	parallel := r.Parallel
 	if parallel < 1 {
-		parallel = goruntime.NumCPU()
+		parallel = 2 * goruntime.NumCPU() // a clone waits for the kernel now and then
 	}
 	made := make([]*snapshot.Container, len(reserved))
 	errs := make([]error, len(reserved))

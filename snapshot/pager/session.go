@@ -252,6 +252,11 @@ func (s *Session) mayFill() bool {
 	return s.hurry.Load() || s.pager.idle() || s.sinceRestored() > yielding
 }
 
+// mayPrefetch says whether the working set may come before it is touched: not while another clone is being made.
+func (s *Session) mayPrefetch() bool {
+	return s.hurry.Load() || s.pager.busy.Load() == 0 || s.sinceRestored() > yielding
+}
+
 // isEarly says whether the clone is in its first moments.
 func (s *Session) isEarly() bool { return s.sinceRestored() < early }
 

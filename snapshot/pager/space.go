@@ -183,7 +183,7 @@ func (s *space) fill() (done, did bool, err error) {
 	if !s.session.isRestored() {
 		return false, false, nil
 	}
-	for len(s.working) > 0 {
+	for len(s.working) > 0 && s.session.mayPrefetch() {
 		start := s.working[0]
 		s.working = s.working[1:]
 		if got := s.owed.missing.take(start, start+window); len(got) > 0 {

@@ -173,7 +173,8 @@ func (s *session) restore(ctx context.Context) error {
 	}
 	s.out.Pid = got.Pid
 	s.run.Phases = append(s.run.Phases, got.Phases...)
-	return nil
+	// The clone has its own of these by now, and the kernel copies all that are left here for each clone to come.
+	return s.rmMounts(ctx)
 }
 
 // pidFileVariable names the file to which a test wants CRIU's process id written.
