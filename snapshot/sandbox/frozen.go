@@ -58,8 +58,9 @@ func (c *Cgroup) Thaw() error {
 			return fmt.Errorf("thaw cgroup %s: %w", c.path, err)
 		}
 	}
-	state, err := c.read("freezer", "freezer.state")
-	if err == nil && state != "" && state != string(cgroups.Thawed) {
+	// Its own state would say the same while its shim stops the processes of a dying container to kill them all at once.
+	above, err := c.read("freezer", "freezer.parent_freezing")
+	if err == nil && above == "1" {
 		err = &snapshot.Error{Kind: snapshot.KindState, Op: "thaw cgroup", On: c.path, Err: errors.New("a cgroup above it is frozen"),
 			Hint: "thaw that one"}
 	}
