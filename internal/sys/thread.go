@@ -10,16 +10,27 @@ import (
 // parent's death gets it when the thread ends that made it, not the process: such children are made on a Thread.
 type Thread struct{ work chan func() }
 
-// NewThread starts a thread.
+// NewThread starts a thread. It is never the process's first.
 func NewThread() *Thread {
 	t := &Thread{make(chan func())}
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		for f := range t.work {
-			f()
-		}
-	}()
+	go t.live(make(chan struct{}))
 	return t
+}
+
+func (t *Thread) live(begun chan struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		again := make(chan struct{})
+		go t.live(again)
+		<-again // while the first thread is locked to this goroutine, that one runs on another thread
+		runtime.UnlockOSThread()
+		close(begun)
+		return
+	}
+	close(begun)
+	for f := range t.work { // never unlocked: the thread ends with the goroutine
+		f()
+	}
 }
 
 // Do runs f on the thread and returns its error.

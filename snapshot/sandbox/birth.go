@@ -3,8 +3,11 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
@@ -13,7 +16,7 @@ import (
 // Within runs f with the calling thread in the cgroup, so that processes which f starts are born there, and says whether
 // it could. The thread must be locked to its goroutine. On version 1 a thread that moves itself does not wait for
 // anything; to move a process that exists costs the kernel a grace period of RCU, often 10 ms. Version 2 does not let
-// single threads move: there f runs outside, and what it starts has to be placed.
+// single threads move: there, and on a process's first thread, f runs outside, and what it starts has to be placed.
 func (c *Cgroup) Within(f func() error) (inside bool, err error) {
 	if err := c.check(); err != nil {
 		return false, err
@@ -22,7 +25,7 @@ func (c *Cgroup) Within(f func() error) (inside bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(home) == 0 {
+	if len(home) == 0 || syscall.Gettid() == syscall.Getpid() { // the first thread stands for its process: see visitors
 		return false, f()
 	}
 	for mount := range home {
@@ -67,4 +70,47 @@ func moveThread(dir string) error {
 		return fmt.Errorf("move a thread to cgroup %s: %w", dir, err)
 	}
 	return nil
+}
+
+// visitors returns which of the processes are here with a single thread only, in [Cgroup.Within]: a shim, which must
+// not die because a container is cleared away that it is about to make.
+func (c *Cgroup) visitors(pids []int) (map[int]bool, error) {
+	threads := make(map[int]bool)
+	for _, dir := range c.dirs() {
+		if err := readThreads(dir, threads); err != nil {
+			return nil, err
+		}
+	}
+	visitors := make(map[int]bool)
+	for _, pid := range pids {
+		if threads[pid] {
+			continue
+		}
+		// Of a process whose first thread has ended the others are listed.
+		if state, err := proc.State(pid); err == nil && state != 'Z' && state != 'X' {
+			visitors[pid] = true
+		}
+	}
+	return visitors, nil
+}
+
+// readThreads adds the threads of a cgroup and of those below it. Version 2 lists whole processes.
+func readThreads(dir string, threads map[int]bool) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			var b []byte
+			if b, err = os.ReadFile(filepath.Join(path, "tasks")); errors.Is(err, fs.ErrNotExist) {
+				b, err = os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			}
+			for line := range strings.Lines(string(b)) {
+				if tid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil {
+					threads[tid] = true
+				}
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EOPNOTSUPP) {
+			return nil
+		}
+		return err
+	})
 }

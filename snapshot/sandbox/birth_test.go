@@ -2,23 +2,27 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
 // TestCgroupWithin starts a process in the cgroup, and finds the thread where it was before.
 func TestCgroupWithin(t *testing.T) {
 	c := testCgroup(t, snapshot.Limits{})
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	must(t, sys.Aside(func() error { within(t, c); return nil }))
+}
+
+func within(t *testing.T, c *Cgroup) {
+	t.Helper()
 	home, err := proc.Cgroups(syscall.Gettid())
 	must(t, err)
 	cmd := exec.Command("sleep", "600")
@@ -49,6 +53,39 @@ func TestCgroupWithin(t *testing.T) {
 	if now, err = proc.Cgroups(syscall.Gettid()); err != nil || !maps.Equal(now, home) {
 		t.Errorf("the thread was in %v and is in %v after a failure, %v", home, now, err)
 	}
+}
+
+// TestCgroupKillSparesVisitors kills the cgroup while a thread of this process is in it to start another: that one dies,
+// and this process does not.
+func TestCgroupKillSparesVisitors(t *testing.T) {
+	c := testCgroup(t, snapshot.Limits{})
+	if _, v1 := c.hierarchies["memory"]; !v1 {
+		return // a thread cannot be alone in a cgroup
+	}
+	cmd := exec.Command("sleep", "600")
+	killed := make(chan error, 1)
+	must(t, sys.Aside(func() error {
+		inside, err := c.Within(func() error {
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			go func() { killed <- c.Kill(t.Context()) }()
+			if err := cmd.Wait(); err == nil {
+				return errors.New("the process born in the cgroup was not killed")
+			}
+			select {
+			case err := <-killed:
+				return fmt.Errorf("the kill did not wait for the visitor: %w", err)
+			default:
+				return nil
+			}
+		})
+		if err == nil && !inside {
+			err = errors.New("nothing was born inside")
+		}
+		return err
+	}))
+	must(t, <-killed)
 }
 
 func TestCgroupSetLimits(t *testing.T) {

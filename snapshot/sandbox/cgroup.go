@@ -170,7 +170,14 @@ func (c *Cgroup) killOnce() (pids []int, err error) {
 			return nil, fmt.Errorf("kill cgroup %s: %w", c.path, err)
 		}
 	}
-	if state, ok := c.file("freezer", "freezer.state"); ok {
+	if pids, err = c.Pids(); err != nil {
+		return nil, err
+	}
+	visitors, err := c.visitors(pids)
+	if err != nil {
+		return nil, err
+	}
+	if state, ok := c.file("freezer", "freezer.state"); ok && len(visitors) == 0 {
 		freeze(state)
 		// A frozen process of version 1 takes its SIGKILL once it is thawed.
 		defer func() {
@@ -178,12 +185,19 @@ func (c *Cgroup) killOnce() (pids []int, err error) {
 				err = errors.Join(err, fmt.Errorf("thaw cgroup %s: %w", c.path, thaw))
 			}
 		}()
+		if pids, err = c.Pids(); err != nil {
+			return nil, err
+		}
+		if visitors, err = c.visitors(pids); err != nil {
+			return nil, err
+		}
 	}
-	pids, err = c.Pids()
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+		if !visitors[pid] {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+		}
 	}
-	return pids, err
+	return pids, nil
 }
 
 // freeze stops the processes of a version 1 cgroup; it gives up after a moment, since a traced process may not stop.
