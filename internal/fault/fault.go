@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 )
 
 // Variable is the name of the environment variable that arms failpoints.
@@ -60,9 +62,23 @@ func Point(name string) error {
 		if err != nil || pid <= 1 {
 			return fmt.Errorf("failpoint %s: %q holds no process id", name, arg)
 		}
-		return syscall.Kill(pid, syscall.SIGKILL)
+		return kill(pid)
 	default:
 		return fmt.Errorf("failpoint %s: unknown action %q", name, action)
 	}
 	return nil
+}
+
+// kill kills a process and waits for its end: on a busy machine it would go on for a while, and what is to be tested is
+// what happens without it.
+func kill(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if state, err := proc.State(pid); err != nil || state == 'Z' || state == 'X' {
+			return nil
+		}
+	}
+	return fmt.Errorf("process %d does not die", pid)
 }

@@ -61,7 +61,7 @@ func thaw(root int, before states) error {
 // casualties names the tasks of a dump that have ended since. A task into which a CRIU that was killed had just put code
 // of its own dies of it, a moment later: while that code is in a task, all its signals are blocked.
 func casualties(before states) error {
-	deadline := time.Now().Add(time.Second)
+	deadline := time.Now().Add(5 * time.Second) // a busy machine takes its time to run it
 	var errs []error
 	for pid, state := range before {
 		for !gone(pid) && infected(pid) && time.Now().Before(deadline) {
