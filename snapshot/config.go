@@ -70,9 +70,14 @@ type Mount struct {
 	Key     string    `json:"key,omitempty"`     // name of the CRIU external mount; empty for root and native
 	Source  string    `json:"source,omitempty"`  // bind: the host path; cgroup: the controller's hierarchy ("memory")
 	Sub     string    `json:"sub,omitempty"`     // path below the source's own root (mountinfo's root field) where it matters
-	Options string    `json:"options,omitempty"` // tmpfs: super block options, "mode=755,size=65536k"
+	Options string    `json:"options,omitempty"` // tmpfs, and native with a file system of its own: super block options, "mode=755,size=65536k"
 	Flags   []string  `json:"flags,omitempty"`   // per-mount options of mountinfo: "ro", "nosuid", …
 	Content string    `json:"content,omitempty"` // digest of the tar blob with the content (tmpfs, file), "" when empty
+
+	// The engine "template" needs these. Snapshots that were taken before they were recorded have none of them.
+	On   string `json:"on,omitempty"`   // path of the mount that it is mounted on: its own where it covers that; "" for the root
+	From string `json:"from,omitempty"` // native: path of the mount that it is a bind of; "" with a file system of its own
+	Part string `json:"part,omitempty"` // native: path of what it shows below the root of From; "" for all of it
 }
 
 // Process is one process of a snapshot.

@@ -27,6 +27,12 @@ const (
 	magicMM        = 0x57492820
 	magicFiles     = 0x56303138
 	magicMemfd     = 0x48453499
+	magicFS        = 0x51403912
+	magicTimens    = 0x43114433
+	magicSeccomp   = 0x64413049
+	magicUtsns     = 0x54473203
+	magicPipesData = 0x56453709
+	magicFifoData  = 0x59333054
 	magicNetns     = 0x55933752
 
 	imageMax = 256 << 20 // no image but those of pages is anywhere near as long
@@ -65,6 +71,19 @@ func readImage(dir, name string, magic uint32) ([][]byte, error) {
 }
 
 func parseImage(b []byte, magic uint32) ([][]byte, error) {
+	b, err := afterMagic(b, magic)
+	var records [][]byte
+	for err == nil && len(b) > 0 {
+		var r []byte
+		if r, b, err = nextRecord(b); err == nil {
+			records = append(records, r)
+		}
+	}
+	return records, err
+}
+
+// afterMagic returns what follows the magic numbers.
+func afterMagic(b []byte, magic uint32) ([]byte, error) {
 	header := binary.LittleEndian.AppendUint32(nil, magic)
 	if magic != magicInventory {
 		header = append(binary.LittleEndian.AppendUint32(nil, magicCommon), header...)
@@ -73,19 +92,18 @@ func parseImage(b []byte, magic uint32) ([][]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("does not start with %x", header)
 	}
-	var records [][]byte
-	for len(b) > 0 {
-		if len(b) < 4 {
-			return nil, errors.New("ends within the length of a record")
-		}
-		n := binary.LittleEndian.Uint32(b)
-		if uint64(n) > uint64(len(b)-4) {
-			return nil, errors.New("ends within a record")
-		}
-		records = append(records, b[4:4+n:4+n])
-		b = b[4+n:]
+	return b, nil
+}
+
+func nextRecord(b []byte) (record, rest []byte, err error) {
+	if len(b) < 4 {
+		return nil, nil, errors.New("ends within the length of a record")
 	}
-	return records, nil
+	n := binary.LittleEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return nil, nil, errors.New("ends within a record")
+	}
+	return b[4 : 4+n : 4+n], b[4+n:], nil
 }
 
 // appendRecord adds a record to an image.

@@ -39,6 +39,7 @@ func PlanMounts(pid int, o PlanOptions) ([]snapshot.Mount, error) {
 			return nil, &snapshot.Error{Kind: snapshot.KindUncloneable, Op: "plan mount", On: m.Mountpoint,
 				Err: err, Hint: "unmount it in the container, or start the container without it"}
 		}
+		out.On = p.on(m)
 		plan = append(plan, out)
 	}
 	return plan, p.hide(plan)
@@ -57,7 +58,12 @@ func (p *planner) hide(plan []snapshot.Mount) error {
 			return &snapshot.Error{Kind: snapshot.KindUncloneable, Op: "plan mount", On: m.Mountpoint,
 				Err: fmt.Errorf("a %s lies over a %s of the host", p.mounts[on].FSType, m.FSType), Hint: "mount only one of them"}
 		}
-		plan[i].Kind, plan[i].Key, plan[i].Source, plan[i].Options = snapshot.MountNative, "", "", ""
+		if plan[i].Kind != snapshot.MountTmpfs { // of others there is nothing that could be made again
+			plan[i].Options = ""
+		} else if plan[i].Options == "" {
+			plan[i].Options = "rw"
+		}
+		plan[i].Kind, plan[i].Key, plan[i].Source = snapshot.MountNative, "", ""
 	}
 	return nil
 }
@@ -129,8 +135,7 @@ func (p *planner) classify(m proc.Mount) (snapshot.Mount, error) {
 		return external(snapshot.MountFile, "")
 	}
 	if deviceOf(m) == deviceOf(p.root) && below(m.Root, p.root.Root) {
-		out.Kind, out.Sub = snapshot.MountNative, m.Root
-		return out, nil
+		return bindOf(p.root, m, out), nil
 	}
 	if m.FSType == "cgroup" || m.FSType == "cgroup2" {
 		hierarchy := hierarchyOf(m)
@@ -153,8 +158,7 @@ func (p *planner) classify(m proc.Mount) (snapshot.Mount, error) {
 	case onHost:
 		return p.bound(m, external)
 	case p.first[deviceOf(m)] != m.Mountpoint && p.reachable(m):
-		out.Kind, out.Sub = snapshot.MountNative, m.Root
-		return out, nil
+		return bindOf(p.base(m), m, out), nil
 	case isTmpfs && m.Root == "/":
 		out.Options = tmpfsOptions(m.VFSOptions)
 		return external(snapshot.MountTmpfs, "")
@@ -163,7 +167,7 @@ func (p *planner) classify(m proc.Mount) (snapshot.Mount, error) {
 	case isTmpfs:
 		return external(snapshot.MountFile, "") // a part of a tmpfs that the container does not see as a whole
 	case m.Root == "/" && fresh(m.FSType):
-		out.Kind = snapshot.MountNative
+		out.Kind, out.Options = snapshot.MountNative, superOptions(m.VFSOptions)
 		return out, nil
 	default:
 		return p.bound(m, external)
@@ -195,16 +199,6 @@ func (p *planner) bound(m proc.Mount, external func(snapshot.MountKind, string) 
 		}
 	}
 	return snapshot.Mount{}, fmt.Errorf("a mount of a %s whose path on the host cannot be found", m.FSType)
-}
-
-// reachable says whether CRIU can bind m from the first mount of its super block.
-func (p *planner) reachable(m proc.Mount) bool {
-	for _, o := range p.mounts {
-		if o.Mountpoint == p.first[deviceOf(m)] && deviceOf(o) == deviceOf(m) {
-			return below(m.Root, o.Root)
-		}
-	}
-	return false
 }
 
 // ownCgroup says whether a mount of the hierarchy shows the container's own cgroup, and what of it.

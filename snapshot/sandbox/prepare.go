@@ -202,10 +202,14 @@ func (p preparation) file() error {
 // volume binds a path of the host.
 func (p preparation) volume() error {
 	if _, err := os.Stat(p.mount.Source); err != nil {
-		return &snapshot.Error{Kind: snapshot.KindIncompatible, Op: "mount volume", On: p.mount.Source + " at " + p.mount.Path,
-			Err: err, Hint: "make the path on this host; clones share it with the container the snapshot was taken of"}
+		return missingVolume(p.mount, err)
 	}
 	return p.bind(p.mount.Source)
+}
+
+func missingVolume(m snapshot.Mount, err error) error {
+	return &snapshot.Error{Kind: snapshot.KindIncompatible, Op: "mount volume", On: m.Source + " at " + m.Path,
+		Err: err, Hint: "make the path on this host; clones share it with the container the snapshot was taken of"}
 }
 
 func (p preparation) bind(source string) error {

@@ -1,0 +1,33 @@
+package proc
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+)
+
+// Mapping is one line of /proc/PID/maps.
+type Mapping struct {
+	Start, End uint64
+	Name       string // of the file, "[stack]" and the like, or ""
+}
+
+// Mappings returns the memory mappings of a process, ascending.
+func Mappings(pid int) ([]Mapping, error) {
+	b, err := os.ReadFile(file(pid, "maps"))
+	if err != nil {
+		return nil, err
+	}
+	var out []Mapping
+	for line := range bytes.Lines(b) {
+		var m Mapping
+		if _, err := fmt.Sscanf(string(line), "%x-%x", &m.Start, &m.End); err != nil {
+			return nil, fmt.Errorf("%s: %q", file(pid, "maps"), line)
+		}
+		if f := bytes.Fields(line); len(f) > 5 {
+			m.Name = string(f[5])
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}

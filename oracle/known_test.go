@@ -1,0 +1,68 @@
+package oracle
+
+import (
+	"regexp"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// difference is something in which a clone is known to differ from the original.
+type difference struct {
+	line   *regexp.Regexp // of a line of a comparison
+	reason string
+}
+
+// knownOfClones are what a clone by any engine has otherwise than the original.
+func knownOfClones() []difference {
+	return compile([][2]string{
+		{`^~ \d+/(timens_offsets|ns/time|ns/time_for_children) `, "the clocks of a clone go on from the capture"},
+		{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs"},
+		{`^~ mounts//dev/shm .* source shm .* source tmpfs `, "a tmpfs is mounted without the name that runc gives it"},
+		{`^~ \d+/cgroup/ cgroup#\d+ → the host's$`, "where version 1 has the controllers, only the original gets a cgroup of version 2"},
+		{`says death signal \d+$|prctl: death signal`, "a clone dies with its shim"},
+		{`Cpus_allowed(_list)? |says processors `, "the processors that a thread may use are not in CRIU's images"},
+		{`/timerslack |says (thread .* )?slack \d+$|^threads: thread .* slack `, "timer slack is not in CRIU's images"},
+		{`says io priority `, "priorities of input and output are not in CRIU's images"},
+	})
+}
+
+// knownOf are the differences between the original and clones of one engine.
+func knownOf(engine string) []difference {
+	if engine != snapshot.EngineCRIU {
+		return nil
+	}
+	return compile([][2]string{
+		{`^~ \d+/coredump_filter `, "CRIU does not keep the filter of core dumps"},
+		{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "CRIU makes shared memory without a file of a memfd"},
+		{`^~ \d+/fd/\d+/option/ip (ttl|tos) `, "CRIU does not keep IP_TTL and IP_TOS"},
+		{`^~ \d+/fd/\d+/option/ipv6 v6only 0 → 1$`, "CRIU sets IPV6_V6ONLY on sockets that are bound to an address of IPv6"},
+		{`^timerfds: timerfd \d+ has 0 seconds to go, not `, "CRIU stops an interval timer that has expired and was not read"},
+		{`^~ \d+/fd/[12]/flags \d+ → \d*1\d{5}$`, "CRIU opens the pipes of the log by name, which sets O_LARGEFILE"},
+		{`^~ \d+/fd/\d+/flags 0?2?300000 → 0?2?100000$`, "CRIU does not set O_DIRECTORY again"},
+		{`^~ \d+/fd/\d+/eventfd-semaphore 1 → 0$|^eventfds: eventfd \d+ gives \d+, not 1$`, "CRIU loses EFD_SEMAPHORE"},
+		{`^~ \d+/fd/\d+/eventfd-count [0-9a-f]{9,16} → |^eventfds: eventfd \d+ gives \d+, not \d{10,}$`, "CRIU keeps 32 bits of an eventfd's counter"},
+	})
+}
+
+func compile(list [][2]string) []difference {
+	var out []difference
+	for _, d := range list {
+		out = append(out, difference{regexp.MustCompile(d[0]), d[1]})
+	}
+	return out
+}
+
+// unknown returns the lines that none of the known differences explains.
+func unknown(lines []string, known ...difference) []string {
+	var out []string
+next:
+	for _, l := range lines {
+		for _, d := range known {
+			if d.line.MatchString(l) {
+				continue next
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}

@@ -1,0 +1,155 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// Blueprint is all that can be known beforehand about the mounts of a snapshot's clones: what is in them is read once, and
+// what is missing in the root file system is looked for once. It may be used by several goroutines.
+type Blueprint struct {
+	lower  []string
+	mounts []snapshot.Mount // Detached of the plan
+	flags  []sys.MountFlags // of each
+	trees  []tree           // of each that is a tmpfs
+	files  []fileCopy
+	places []snapshot.Mount // mount points that the root file system lacks
+}
+
+// fileCopy is a mount of kind file and the captured content of it.
+type fileCopy struct {
+	path, name string
+	content    tree
+}
+
+// Parts are what is one clone's alone.
+type Parts struct {
+	Upper, Work string            // directories of one file system; made where they are missing
+	Files       map[string][]byte // container path -> what takes the place of the captured content there
+	CgroupPath  string            // as in [PrepareOptions]
+	// Volatile leaves out all syncing, also that of the whole host file system when the clone ends. After a crash of the
+	// host the upper directory may lack what the clone had written and synced.
+	Volatile bool
+}
+
+// NewBlueprint reads what clones of a snapshot need: lower are the directories of its root file system, topmost first,
+// mounts its plan, contents what [PrepareMounts] takes. The directories must stay as they are.
+func NewBlueprint(lower []string, mounts []snapshot.Mount, contents map[string]string) (*Blueprint, error) {
+	if len(lower) == 0 {
+		return nil, errors.New("make mounts: no lower directory")
+	}
+	b := &Blueprint{lower: slices.Clone(lower), mounts: Detached(mounts)}
+	if len(b.mounts) == 0 || b.mounts[0].Kind != snapshot.MountRoot {
+		return nil, errors.New("make mounts: the plan has no root")
+	}
+	b.flags, b.trees = make([]sys.MountFlags, len(b.mounts)), make([]tree, len(b.mounts))
+	for i, m := range b.mounts {
+		var err error
+		if b.flags[i], err = sys.ParseMountFlags(m.Flags); err == nil && m.Kind == snapshot.MountTmpfs {
+			b.trees[i], err = tmpfsTree(m, mounts, contents[m.Key])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("prepare mount %s: %w", m.Path, err)
+		}
+	}
+	if err := b.readFiles(mounts, contents); err != nil {
+		return nil, err
+	}
+	var err error
+	b.places, err = missing(lower, mounts)
+	return b, err
+}
+
+// tmpfsTree reads the content of a tmpfs and adds the places at which other mounts of the container will be.
+func tmpfsTree(m snapshot.Mount, all []snapshot.Mount, content string) (t tree, err error) {
+	if content != "" {
+		if t, err = readTree(content); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range all {
+		if rel, err := filepath.Rel(m.Path, o.Path); err == nil && filepath.IsLocal(rel) {
+			t = t.place(rel, showsFile(o))
+		}
+	}
+	return t, nil
+}
+
+func (b *Blueprint) readFiles(mounts []snapshot.Mount, contents map[string]string) error {
+	names := FileNames(mounts)
+	for _, m := range distinct(mounts) {
+		if m.Kind != snapshot.MountFile {
+			continue
+		}
+		content, err := fileTree(m, contents[m.Key])
+		if err != nil {
+			return fmt.Errorf("prepare mount %s: %w", m.Path, err)
+		}
+		b.files = append(b.files, fileCopy{m.Path, names[m.Key], content.below(names[m.Key])})
+	}
+	return nil
+}
+
+// fileTree reads a captured file, which may come as a directory that holds nothing but the file, or directory.
+func fileTree(m snapshot.Mount, content string) (tree, error) {
+	if content == "" {
+		return tree{{name: ".", mode: syscall.S_IFREG | 0o644, bare: true}}, nil
+	}
+	inner := filepath.Join(content, filepath.Base(m.Path))
+	if info, err := os.Lstat(inner); err == nil && info.Mode().IsRegular() {
+		content = inner
+	}
+	return readTree(content)
+}
+
+// below returns the tree with its top at name.
+func (t tree) below(name string) tree {
+	out := slices.Clone(t)
+	for i := range out {
+		out[i].name = path.Join(name, out[i].name)
+		if out[i].link != "" {
+			out[i].link = path.Join(name, out[i].link)
+		}
+	}
+	return out
+}
+
+// missing returns the mounts whose mount points are not in the root file system.
+func missing(lower []string, mounts []snapshot.Mount) (list []snapshot.Mount, err error) {
+	top := lower[0]
+	if len(lower) > 1 {
+		o, err := sys.NewDetachedOverlay(lower, "", "", nil, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer o.Close()
+		top = sys.FDPath(o.File(), "")
+	}
+	root, err := os.OpenRoot(top)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	for _, m := range mounts {
+		if m.Kind == snapshot.MountRoot || !onRoot(m, mounts) {
+			continue
+		}
+		_, err := root.Lstat(strings.TrimPrefix(m.Path, "/"))
+		if errors.Is(err, fs.ErrNotExist) {
+			list = append(list, m)
+		} else if err != nil {
+			return nil, fmt.Errorf("mount point %s: %w", m.Path, err)
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,95 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+)
+
+// DetachedMounts are the mounts of one clone that exist before the clone does. They are in no mount namespace; the clone,
+// which is handed their descriptors, attaches them in its own.
+type DetachedMounts struct {
+	mounts []*sys.DetachedMount
+}
+
+// Files returns the mounts' descriptors in the order of [Detached]; the first is the root file system.
+func (d *DetachedMounts) Files() []*os.File {
+	files := make([]*os.File, len(d.mounts))
+	for i, m := range d.mounts {
+		files[i] = m.File()
+	}
+	return files
+}
+
+// Close gives up what was not handed over.
+func (d *DetachedMounts) Close() error {
+	var errs []error
+	for _, m := range d.mounts {
+		errs = append(errs, m.Close())
+	}
+	d.mounts = nil
+	return errors.Join(errs...)
+}
+
+// Detached returns which mounts of a plan are made ahead of a clone, in the order of [DetachedMounts.Files]: the root, then
+// those with a file system of the clone's own or a part of the host's, once for each key. If the plan has mounts of kind
+// file, there is one more at the end, of that kind and without a path: a tmpfs that holds for each of them what it shows,
+// by the names of [FileNames], for the clone to bind from.
+//
+// That one is not made of binds right away because before Linux 6.15 only what is attached can be bound.
+func Detached(mounts []snapshot.Mount) []snapshot.Mount {
+	var list, files []snapshot.Mount
+	for _, m := range mounts {
+		if m.Kind == snapshot.MountRoot {
+			list = append(list, m)
+			break
+		}
+	}
+	for _, m := range distinct(mounts) {
+		if m.Kind == snapshot.MountFile {
+			files = append(files, m)
+		} else {
+			list = append(list, m)
+		}
+	}
+	if len(files) > 0 {
+		list = append(list, snapshot.Mount{FSType: "tmpfs", Kind: snapshot.MountFile, Options: "mode=755", Flags: files[0].Flags})
+	}
+	return list
+}
+
+// FileNames returns by key the name that each mount of kind file has on the last one of [Detached].
+func FileNames(mounts []snapshot.Mount) map[string]string {
+	names := make(map[string]string)
+	for _, m := range distinct(mounts) {
+		if m.Kind == snapshot.MountFile {
+			names[m.Key] = strconv.Itoa(len(names))
+		}
+	}
+	return names
+}
+
+// MakeDetached makes the mounts of one clone: the root file system as [MountOverlay] and [PrepareRoot] do, and the others as
+// [PrepareMounts] does, but nothing is attached anywhere at any moment. contents is that of PrepareMounts. Who makes
+// many clones of a snapshot makes a [Blueprint] of it once.
+func MakeDetached(lower []string, upper, work string, mounts []snapshot.Mount, contents map[string]string, o PrepareOptions) (*DetachedMounts, error) {
+	b, err := NewBlueprint(lower, mounts, contents)
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string][]byte)
+	for path, source := range o.Files {
+		if !slices.ContainsFunc(mounts, func(m snapshot.Mount) bool { return m.Kind == snapshot.MountFile && m.Path == path }) {
+			continue
+		}
+		if files[path], err = os.ReadFile(filepath.Clean(source)); err != nil {
+			return nil, err
+		}
+	}
+	return b.Make(Parts{Upper: upper, Work: work, Files: files, CgroupPath: o.CgroupPath})
+}

@@ -1,0 +1,147 @@
+package template
+
+import (
+	"math"
+	"slices"
+	"syscall"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/eventfd"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/eventpoll"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fsnotify"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/signalfd"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/timerfd"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// flagsOf are the flags that every call has which makes an eventfd or the like.
+func (d *descriptors) flagsOf(id, flags uint32) uint32 {
+	return flags&syscall.O_NONBLOCK | d.cloexec(id)
+}
+
+// eventfd makes a counter. Whether it is a semaphore CRIU does not record.
+func (d *descriptors) eventfd(id uint32, e *eventfd.EventfdFileEntry) {
+	made := d.flagsOf(id, e.GetFlags())
+	start := e.GetCounter()
+	if start > math.MaxUint32 {
+		start = 0
+	}
+	h := d.make(id, "eventfd", recipe.Eventfd2, recipe.Int(start), recipe.Int(made))
+	d.place(h, id, made)
+	if start != e.GetCounter() {
+		d.call(id, "count", recipe.Write, h.arg(), d.int64s(e.GetCounter()), recipe.Int(8)).Want(8)
+	}
+	d.params(id, h.arg(), e.GetFlags(), made, e.GetFown())
+}
+
+// signalfd waits for a set of signals.
+func (d *descriptors) signalfd(id uint32, e *signalfd.SignalfdEntry) {
+	made := d.flagsOf(id, e.GetFlags())
+	h := d.make(id, "signalfd", recipe.Signalfd4, recipe.Int(-1), d.int64s(e.GetSigmask()), recipe.Int(8), recipe.Int(made))
+	d.place(h, id, made)
+	d.params(id, h.arg(), e.GetFlags(), made, e.GetFown())
+}
+
+// inotify has no watches: they are on inodes, which a clone has others of.
+func (d *descriptors) inotify(id uint32, e *fsnotify.InotifyFileEntry) {
+	if n := len(e.GetWd()); n > 0 {
+		d.refuse(id, "an inotify group that watches %d files", n)
+	}
+	made := d.flagsOf(id, e.GetFlags())
+	h := d.make(id, "inotify", recipe.InotifyInit1, recipe.Int(made))
+	d.place(h, id, made)
+	d.params(id, h.arg(), e.GetFlags(), made, e.GetFown())
+}
+
+// Clocks, flags and requests of timerfd.
+const (
+	clockRealtime, clockMonotonic, clockBoottime, clockRealtimeAlarm, clockBoottimeAlarm = 0, 1, 7, 8, 9
+
+	timerAbsolute     = 1
+	timerCancelOnSet  = 2
+	timerfdSetTicks   = 0x40085400 // TFD_IOC_SET_TICKS
+	nanosecondsPerSec = 1e9
+)
+
+// timerfd makes a timer. What the images have of its time is always how long it still was to run.
+func (d *descriptors) timerfd(id uint32, e *timerfd.TimerfdEntry) {
+	made := d.flagsOf(id, e.GetFlags())
+	h := d.make(id, "timerfd", recipe.TimerfdCreate, recipe.Int(e.GetClockid()), recipe.Int(made))
+	d.place(h, id, made)
+	d.params(id, h.arg(), e.GetFlags(), made, e.GetFown())
+
+	left := e.GetVsec()*nanosecondsPerSec + e.GetVnsec()
+	interval := e.GetIsec()*nanosecondsPerSec + e.GetInsec()
+	if left == 0 {
+		// A periodic timer that has ticked is wound up when it is read. That is done now, or it would never tick again.
+		left = interval
+	}
+	flags := e.GetSettimeFlags()
+	if left != 0 && flags&timerAbsolute != 0 {
+		left += d.clock(id, e.GetClockid())
+	}
+	if left != 0 || flags != 0 {
+		d.call(id, "set the timer", recipe.TimerfdSettime, h.arg(), recipe.Int(flags), d.int64s(interval/nanosecondsPerSec,
+			interval%nanosecondsPerSec, left/nanosecondsPerSec, left%nanosecondsPerSec), recipe.Int(0))
+	}
+	if e.GetTicks() != 0 {
+		d.call(id, "set ticks", recipe.Ioctl, h.arg(), recipe.Int(timerfdSetTicks), d.int64s(e.GetTicks()))
+	}
+}
+
+// clock returns what a clock of the container showed at the capture, from which it goes on in a clone.
+func (d *descriptors) clock(id, clock uint32) uint64 {
+	t, err := d.c.images.Clocks()
+	if err != nil {
+		d.refuse(id, "a timer: %v", err)
+	}
+	at := t.GetMonotonic()
+	switch {
+	case clock == clockRealtime || clock == clockRealtimeAlarm:
+		d.refuse(id, "a timer for a certain time of the day")
+	case t == nil:
+		d.refuse(id, "a timer for a certain time, and the container's clocks are not in the images")
+	case clock == clockBoottime || clock == clockBoottimeAlarm:
+		at = t.GetBoottime()
+	}
+	return at.GetTvSec()*nanosecondsPerSec + at.GetTvNsec()
+}
+
+// epoll makes an empty set. It is filled when all descriptors are there.
+func (d *descriptors) epoll(id uint32, e *eventpoll.EventpollFileEntry) {
+	made := d.cloexec(id)
+	h := d.make(id, "epoll", recipe.EpollCreate1, recipe.Int(made))
+	d.place(h, id, made)
+	d.params(id, h.arg(), e.GetFlags(), 0, e.GetFown())
+}
+
+const epollAdd = 1
+
+// fillEpolls registers descriptors with epoll sets: under the numbers and with the events that they had.
+func (d *descriptors) fillEpolls() {
+	for _, id := range d.ids {
+		if d.byID[id][0].GetType() != fdinfo.FdTypes_EVENTPOLL {
+			continue
+		}
+		var seen []uint32
+		for _, e := range d.files[id].GetEpfd().GetTfd() {
+			n := e.GetTfd()
+			if !d.has(n) || slices.Contains(seen, n) {
+				d.refuse(id, "an epoll set with something that was registered as descriptor %d and has another number since", n)
+				continue
+			}
+			seen = append(seen, n)
+			event := struct {
+				Events uint32
+				Data   uint64
+			}{e.GetEvents(), e.GetData()}
+			d.call(id, "register", recipe.EpollCtl, recipe.Int(d.fd(id)), recipe.Int(epollAdd), recipe.Int(n), recipe.At(d.r.Data().Put(event)))
+		}
+	}
+}
+
+// has says whether the process has a descriptor.
+func (d *descriptors) has(fd uint32) bool {
+	return slices.ContainsFunc(d.t.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetFd() == fd })
+}

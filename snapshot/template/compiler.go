@@ -1,0 +1,43 @@
+package template
+
+import (
+	"fmt"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/timens"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// compiler turns the images of a snapshot into recipes. It goes on after it has met something that it has no recipe for, so
+// that all reasons are known in the end.
+type compiler struct {
+	images *criu.Images
+	config *snapshot.Config
+	data   *recipe.Data
+
+	// high is above every descriptor number of the process. The template's own descriptors, and those that a clone is
+	// given, are at high and above, and are closed before the clone's first instruction.
+	high int
+	// given are the numbers of descriptors that take the place of what the captured container had from outside, by the
+	// keys of Config.Stdio ("pipe:[123]"): pipes to the log, and an input that is at its end.
+	given map[string]int
+
+	// open has every clone given a descriptor for reading of a file of the images, and returns its number, which is at high
+	// or above.
+	open func(name string) int
+
+	host   host
+	clocks *timens.TimensEntry
+	// membarrier are the commands by which the process registered itself with membarrier(2), as a mask.
+	membarrier uint64
+	kept       []string         // files that every clone inherits from the template: see open
+	threadOps  []*recipe.Recipe // of every thread but the first
+	reasons    []string
+}
+
+// refuse says that the engine cannot make something, which the reason names: "descriptor 7: an io_uring".
+func (c *compiler) refuse(format string, args ...any) {
+	c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,380 @@
+package template
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// Bits of a mapping's status, CRIU's own.
+const (
+	vmaVsyscall    = 1 << 2
+	vmaVdso        = 1 << 3
+	vmaFilePrivate = 1 << 6
+	vmaFileShared  = 1 << 7
+	vmaAnonShared  = 1 << 8
+	vmaAnonPrivate = 1 << 9
+	vmaSysV        = 1 << 10
+	vmaSocket      = 1 << 11
+	vmaVvar        = 1 << 12
+	vmaAIO         = 1 << 13
+	vmaMemfd       = 1 << 14
+	vmaShadow      = 1 << 15
+	vmaGuard       = 1 << 16
+	vmaPlugin      = 1 << 27
+	vmaUnsupported = 1 << 31
+)
+
+// mmap, mprotect and madvise, as in the kernel's headers.
+const (
+	protWrite     = 2
+	mapType       = 0xf
+	mapShared     = 1
+	mapFixed      = 0x10
+	mapAnonymous  = 0x20
+	mapLocked     = 0x2000
+	mapHuge       = 0x40000
+	mapNoReplace  = 0x100000
+	mremapMayMove = 1
+	mremapFixed   = 2
+
+	madvDontFork      = 10
+	madvPopulateWrite = 23
+	madvCollapse      = 25
+	madvGuardInstall  = 102
+
+	hugePage = 2 << 20
+	// collapsed is how many pages of a stretch of 2 MiB must be stored for it to become a huge page.
+	collapsed = 128
+)
+
+// advice is what a captured mapping may have been advised, of which the template's own can be advised the same.
+var advice = []int{12, 14, 15, 16, 18} // MERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, WIPEONFORK
+
+// private says whether a mapping is in the template. The others are made in each clone.
+func private(v *vma.VmaEntry) bool {
+	return v.GetStatus()&(vmaFilePrivate|vmaAnonPrivate) != 0 && v.GetStatus()&(vmaVdso|vmaVvar|vmaVsyscall|vmaGuard) == 0
+}
+
+// checkMappings refuses what neither the template nor a clone can map.
+func (c *compiler) checkMappings(t *criu.Task) {
+	for _, v := range t.Space.GetVmas() {
+		s := v.GetStatus()
+		at := fmt.Sprintf("mapping %x-%x", v.GetStart(), v.GetEnd())
+		switch {
+		case s&vmaSysV != 0:
+			c.refuse("%s: System V shared memory", at)
+		case s&vmaSocket != 0:
+			c.refuse("%s: a packet socket's ring", at)
+		case s&vmaAIO != 0:
+			c.refuse("%s: a context of asynchronous I/O", at)
+		case s&vmaShadow != 0:
+			c.refuse("%s: a shadow stack", at)
+		case s&(vmaPlugin|vmaUnsupported) != 0:
+			c.refuse("%s: a device's memory", at)
+		case v.GetFlags()&mapHuge != 0:
+			c.refuse("%s: pages of hugetlbfs", at)
+		case s&vmaMemfd != 0 && s&vmaFilePrivate != 0:
+			c.refuse("%s: a private mapping of a memfd", at)
+		case s&(vmaFilePrivate|vmaFileShared) != 0 && s&vmaMemfd == 0:
+			c.mappedFile(at, uint32(v.GetShmid()))
+		}
+	}
+}
+
+// mappedFile returns the path of a file that is mapped. It must be on the root file system: that is all that the template
+// has of the container's files.
+func (c *compiler) mappedFile(at string, id uint32) string {
+	f, err := c.images.File(id)
+	if err != nil || f.GetReg() == nil {
+		c.refuse("%s: its file is not in the images", at)
+		return ""
+	}
+	name := f.GetReg().GetName()
+	if c.remapped(id) {
+		c.refuse("%s: the file %s was deleted", at, name)
+	}
+	if m := mountOf(c.config.Mounts, name); m != "/" {
+		c.refuse("%s: the file %s is on the mount %s", at, name, m)
+	}
+	return name
+}
+
+// mountOf returns the path of the mount that a file of the container is on.
+func mountOf(mounts []snapshot.Mount, name string) string {
+	on := "/"
+	for _, m := range mounts {
+		if (name == m.Path || strings.HasPrefix(name, strings.TrimSuffix(m.Path, "/")+"/")) && len(m.Path) >= len(on) {
+			on = m.Path
+		}
+	}
+	return on
+}
+
+// surroundings are what the memory of a template is made of that differs from one template to another.
+type surroundings struct {
+	images string   // directory with CRIU's images
+	rootfs string   // directory with the snapshot's files, which may go once the template is built
+	root   string   // empty directory on which the template's root is mounted
+	vdso   []region // the stub's vdso and its data, ascending, in one piece
+	end    recipe.Addr
+}
+
+type region struct{ start, end uint64 }
+
+// memory adds to r the calls that give the template the private memory of a process: a stub that has moved to h.
+func (c *compiler) memory(r *recipe.Recipe, t *criu.Task, h home, s surroundings) {
+	c.leaveOldPlace(r, h, s)
+	vmas := t.Space.GetVmas()
+	stored := storedIn(vmas, t.Pages)
+	pages := c.openPages(r, stored, s)
+	files := c.openMapped(r, t, s, len(pages))
+	for i, v := range vmas {
+		if private(v) {
+			c.mapPrivate(r, v, files[uint32(v.GetShmid())], len(stored[i]) > 0)
+		}
+	}
+	c.collapse(r, t)
+	for _, p := range slices.Concat(stored...) {
+		r.Call(fmt.Sprintf("read memory %x-%x", p.Start, p.End), recipe.Pread, recipe.Int(pages[p.File]), recipe.Int(p.Start),
+			recipe.Int(p.End-p.Start), recipe.Int(p.Offset)).Want(int(p.End - p.Start))
+	}
+	for i, v := range vmas {
+		if private(v) {
+			c.protect(r, v, len(stored[i]) > 0)
+		}
+		if v.GetStatus()&vmaGuard != 0 {
+			r.Call(fmt.Sprintf("guard %x-%x", v.GetStart(), v.GetEnd()), recipe.Madvise, recipe.Int(v.GetStart()),
+				recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(madvGuardInstall))
+		}
+	}
+	c.moveVdso(r, vmas, s)
+	c.describeSpace(r, t, files[t.Space.GetExeFileId()])
+}
+
+// leaveOldPlace unmaps everything but the stub's home and the vdso, which is parked beyond it.
+func (c *compiler) leaveOldPlace(r *recipe.Recipe, h home, s surroundings) {
+	at := uint64(h.park(s.end))
+	for _, v := range s.vdso {
+		r.Call("park the vdso", recipe.Mremap, recipe.Int(v.start), recipe.Int(v.end-v.start), recipe.Int(v.end-v.start),
+			recipe.Int(mremapMayMove|mremapFixed), recipe.Int(at+v.start-s.vdso[0].start))
+	}
+	r.Call("unmap below", recipe.Munmap, recipe.Int(0), recipe.At(h.at))
+	if at > uint64(s.end) {
+		r.Call("unmap between", recipe.Munmap, recipe.At(s.end), recipe.Int(at-uint64(s.end)))
+	}
+	end := at + parkRoom
+	r.Call("unmap above", recipe.Munmap, recipe.Int(end), recipe.Int(taskEnd-end))
+}
+
+// openPages opens the files with the stored pages, and returns their descriptors.
+func (c *compiler) openPages(r *recipe.Recipe, stored [][]criu.PageRun, s surroundings) map[string]int {
+	pages := make(map[string]int)
+	for _, p := range slices.Concat(stored...) {
+		if _, ok := pages[p.File]; !ok {
+			n := len(pages)
+			c.openFile(r, path.Join(s.images, p.File), n)
+			pages[p.File] = n
+		}
+	}
+	return pages
+}
+
+const (
+	atFDCWD  = -100
+	oRdonly  = 0
+	oCloexec = 0o2000000
+)
+
+func (c *compiler) openFile(r *recipe.Recipe, name string, want int) {
+	r.Call("open "+name, recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(name)), recipe.Int(oRdonly|oCloexec), recipe.Int(0)).Want(want)
+}
+
+// openMapped opens the files that are mapped, with the snapshot's root for its own meanwhile, and returns their
+// descriptors by file id. first is the lowest free descriptor.
+func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, first int) map[uint32]int {
+	c.openFile(r, "/", first)
+	r.Call("enter "+s.rootfs, recipe.Chroot, recipe.At(r.Data().String(s.rootfs)))
+	r.Call("change directory", recipe.Chdir, recipe.At(r.Data().String("/")))
+	files := make(map[uint32]int)
+	open := func(id uint32) {
+		if _, ok := files[id]; ok {
+			return
+		}
+		f, err := c.images.File(id)
+		if err != nil || f.GetReg() == nil {
+			return // refused already
+		}
+		n := first + 1 + len(files)
+		c.openFile(r, f.GetReg().GetName(), n)
+		files[id] = n
+	}
+	for _, v := range t.Space.GetVmas() {
+		if private(v) && v.GetStatus()&vmaFilePrivate != 0 {
+			open(uint32(v.GetShmid()))
+		}
+	}
+	open(t.Space.GetExeFileId())
+	r.Call("leave "+s.rootfs, recipe.Fchdir, recipe.Int(first))
+	r.Call("leave "+s.rootfs, recipe.Chroot, recipe.At(r.Data().String(".")))
+	return files
+}
+
+// storedIn returns the stored pages of each mapping that the template has: none for the others.
+func storedIn(vmas []*vma.VmaEntry, runs []criu.PageRun) [][]criu.PageRun {
+	stored := make([][]criu.PageRun, len(vmas))
+	for i, v := range vmas {
+		if !private(v) {
+			continue
+		}
+		for _, r := range runs {
+			if from, to := max(r.Start, v.GetStart()), min(r.End, v.GetEnd()); from < to {
+				stored[i] = append(stored[i], criu.PageRun{Start: from, End: to, File: r.File, Offset: r.Offset + int64(from-r.Start)})
+			}
+		}
+	}
+	return stored
+}
+
+func (c *compiler) mapPrivate(r *recipe.Recipe, v *vma.VmaEntry, file int, filled bool) {
+	prot, flags, fd := v.GetProt(), v.GetFlags()&^mapLocked, -1
+	if filled {
+		prot |= protWrite
+	}
+	if v.GetStatus()&vmaFilePrivate != 0 {
+		fd = file
+	} else {
+		flags |= mapAnonymous
+	}
+	r.Call(fmt.Sprintf("map %x-%x", v.GetStart(), v.GetEnd()), recipe.Mmap, recipe.Int(v.GetStart()),
+		recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(prot), recipe.Int(flags|mapFixed|mapNoReplace), recipe.Int(fd), recipe.Int(v.GetPgoff()))
+}
+
+// protect gives a mapping that is filled its final protection, and advises what was advised.
+func (c *compiler) protect(r *recipe.Recipe, v *vma.VmaEntry, filled bool) {
+	what := fmt.Sprintf(" %x-%x", v.GetStart(), v.GetEnd())
+	if filled && v.GetProt()&protWrite == 0 {
+		r.Call("protect"+what, recipe.Mprotect, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()))
+	}
+	for _, a := range advice {
+		if v.GetMadv()>>a&1 == 1 {
+			r.Call("advise"+what, recipe.Madvise, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(a))
+		}
+	}
+}
+
+// collapse has the kernel take huge pages for what is about to be filled: a fork copies one entry for each, in place of
+// 512. It is done while they are nearly empty, and where it cannot be done nothing but time is lost.
+func (c *compiler) collapse(r *recipe.Recipe, t *criu.Task) {
+	if t.Space.GetThpDisabled() {
+		return
+	}
+	full := make(map[uint64]uint64) // start of a stretch -> pages stored in it
+	for _, p := range t.Pages {
+		for at := p.Start; at < p.End; {
+			next := min(p.End, (at/hugePage+1)*hugePage)
+			full[at/hugePage*hugePage] += (next - at) / pageSize
+			at = next
+		}
+	}
+	for _, v := range t.Space.GetVmas() {
+		if !private(v) || v.GetStatus()&vmaAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
+			continue
+		}
+		var group region
+		flush := func() {
+			if group.end > group.start {
+				r.Call("collapse", recipe.Madvise, recipe.Int(group.start), recipe.Int(group.end-group.start), recipe.Int(madvCollapse)).Try()
+			}
+			group = region{}
+		}
+		for at := (v.GetStart() + hugePage - 1) / hugePage * hugePage; at+hugePage <= v.GetEnd(); at += hugePage {
+			if full[at] < collapsed {
+				flush()
+				continue
+			}
+			r.Call("touch", recipe.Madvise, recipe.Int(at), recipe.Int(pageSize), recipe.Int(madvPopulateWrite)).Try()
+			if group.end != at {
+				flush()
+				group.start = at
+			}
+			group.end = at + hugePage
+		}
+		flush()
+	}
+}
+
+// vdsoOf returns where the captured process had its vdso and the data of that, in one piece.
+func vdsoOf(vmas []*vma.VmaEntry) (region, error) {
+	var parts []region
+	for _, v := range vmas {
+		if v.GetStatus()&(vmaVdso|vmaVvar) != 0 {
+			parts = append(parts, region{v.GetStart(), v.GetEnd()})
+		}
+	}
+	return onePiece(parts)
+}
+
+func onePiece(parts []region) (region, error) {
+	if len(parts) == 0 {
+		return region{}, fmt.Errorf("there is no vdso")
+	}
+	slices.SortFunc(parts, func(a, b region) int { return int(int64(a.start - b.start)) })
+	for i, p := range parts[1:] {
+		if p.start != parts[i].end {
+			return region{}, fmt.Errorf("the vdso is in pieces")
+		}
+	}
+	return region{parts[0].start, parts[len(parts)-1].end}, nil
+}
+
+// moveVdso puts the parked vdso where the captured process had its own, which must be the same.
+func (c *compiler) moveVdso(r *recipe.Recipe, vmas []*vma.VmaEntry, s surroundings) {
+	to, err := vdsoOf(vmas)
+	if err != nil {
+		c.refuse("%v", err)
+		return
+	}
+	if len(s.vdso) == 0 { // nobody builds it
+		return
+	}
+	from := region{s.vdso[0].start, s.vdso[len(s.vdso)-1].end}
+	if to.end-to.start != from.end-from.start {
+		c.refuse("the vdso of the capturing kernel has %d bytes and that of this one %d", to.end-to.start, from.end-from.start)
+		return
+	}
+	parked := uint64(home{}.park(s.end))
+	for _, v := range s.vdso {
+		r.Call("move the vdso", recipe.Mremap, recipe.Int(parked+v.start-from.start), recipe.Int(v.end-v.start), recipe.Int(v.end-v.start),
+			recipe.Int(mremapMayMove|mremapFixed), recipe.Int(to.start+v.start-from.start))
+	}
+}
+
+const (
+	prSetMM    = 35
+	prSetMMMap = 14
+)
+
+// mmMap is the kernel's struct prctl_mm_map.
+type mmMap struct {
+	StartCode, EndCode, StartData, EndData, StartBrk, Brk, StartStack, ArgStart, ArgEnd, EnvStart, EnvEnd, Auxv uint64
+	AuxvSize, ExeFD                                                                                             uint32
+}
+
+// describeSpace tells the kernel what is where: the heap, the arguments, the program.
+func (c *compiler) describeSpace(r *recipe.Recipe, t *criu.Task, exe int) {
+	m := t.Space
+	auxv := m.GetMmSavedAuxv()
+	at := r.Data().Put(mmMap{
+		m.GetMmStartCode(), m.GetMmEndCode(), m.GetMmStartData(), m.GetMmEndData(), m.GetMmStartBrk(), m.GetMmBrk(), m.GetMmStartStack(),
+		m.GetMmArgStart(), m.GetMmArgEnd(), m.GetMmEnvStart(), m.GetMmEnvEnd(), uint64(r.Data().Put(auxv)), uint32(8 * len(auxv)), uint32(exe),
+	})
+	r.Call("describe the address space", recipe.Prctl, recipe.Int(prSetMM), recipe.Int(prSetMMMap), recipe.At(at), recipe.Int(104), recipe.Int(0))
+}

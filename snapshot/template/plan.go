@@ -1,0 +1,264 @@
+package template
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/timens"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// plan is all that a stub is told once.
+type plan struct {
+	load   load
+	memory []byte // what lies at home after the code
+	high   int
+
+	clocks                       *timens.TimensEntry // nil: those of the host
+	build, before, clone, finish *recipe.Recipe
+	threads                      []*recipe.Recipe
+}
+
+// A clone is given descriptors in this order; after them come its cgroups and its mounts.
+const (
+	givenReport = iota
+	givenStdin
+	givenStdout
+	givenStderr
+	givenNetns
+	givenCgroups
+)
+
+const (
+	// givenMax is how many descriptors the kernel passes in one message.
+	givenMax = 253
+	// keptAt is where descriptors begin, above high, that every clone inherits from the template.
+	keptAt = 1 + givenMax
+)
+
+// host is what a plan must know of the machine that it is for.
+type host struct {
+	xsave   xsaveLayout
+	vdso    []region
+	cgroups int    // hierarchies in which a clone is placed
+	images  string // directory of CRIU's images
+	rootfs  string
+	root    string
+}
+
+// compile turns a snapshot into a plan for a template. reasons says why it cannot; the error is one of reading the images.
+func compile(images *criu.Images, config *snapshot.Config, h host) (p *plan, reasons []string, err error) {
+	tasks, err := images.Tasks()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(tasks) != 1 {
+		return nil, []string{fmt.Sprintf("%d processes", len(tasks))}, nil
+	}
+	t := tasks[0]
+	if t.Space == nil {
+		return nil, []string{"the process is a zombie"}, nil
+	}
+	where, err := findHome(t.Space.GetVmas(), len(t.Threads), h.xsave)
+	if err != nil {
+		return nil, []string{err.Error()}, nil
+	}
+	high := 0
+	for _, d := range t.FDs {
+		high = max(high, int(d.GetFd())+1)
+	}
+	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: (high + 63) &^ 63}
+	c.given, c.open = make(map[string]int), c.keep
+	for i, key := range config.Stdio {
+		if _, dup := c.given[key]; key != "" && !dup {
+			c.given[key] = c.givenFD(givenStdin + i)
+		}
+	}
+	p, err = c.compile(t, where)
+	return p, c.reasons, err
+}
+
+// givenFD is the number that the descriptor which a clone was given at an index has in its recipe.
+func (c *compiler) givenFD(i int) int { return c.high + 1 + i }
+
+// keep returns the descriptor, in every clone, of a file of CRIU's images, which the template keeps open.
+func (c *compiler) keep(image string) int {
+	i := slices.Index(c.kept, image)
+	if i < 0 {
+		i = len(c.kept)
+		c.kept = append(c.kept, image)
+	}
+	return c.high + keptAt + i
+}
+
+func (c *compiler) compile(t *criu.Task, where home) (*plan, error) {
+	d := c.data
+	controlAt := d.Space(len(pack(control{})))
+	commandAt := d.Space(commandLen)
+	stack := d.Space(stackRoom) + stackRoom
+	c.checkProcess(t)
+	c.checkMappings(t)
+	clone, finish := c.cloneRecipes(t, where, commandAt)
+	before := c.beforeRecipe(commandAt)
+	// What build adds to the data must not move the end that it has been told of.
+	build := d.New()
+	s := surroundings{images: c.host.images, rootfs: c.host.rootfs, root: c.host.root, vdso: c.host.vdso, end: where.scratch + 64<<20}
+	c.buildRecipe(build, t, where, s)
+	refs := [4]recipeRef{}
+	for i, r := range []*recipe.Recipe{build, before, clone, finish} {
+		refs[i] = recipeRef{Ops: uint64(r.Store()), N: uint64(r.Len())}
+	}
+	frames, err := c.frames(t, where)
+	if err != nil {
+		c.refuse("%v", err)
+		return nil, nil
+	}
+	length := roundUp(len(d.Memory()))
+	if where.scratch+recipe.Addr(length) > s.end {
+		c.refuse("its recipes need %d bytes", length)
+		return nil, nil
+	}
+	ctl := control{
+		Build: refs[0], Before: refs[1], Clone: refs[2], Finish: refs[3],
+		Fork:    cloneArgs{Flags: c.forkFlags(t)},
+		Frame:   uint64(where.at + codeRoom),
+		Scratch: uint64(where.scratch), ScratchLen: uint64(length),
+		Socket: uint64(c.high), Report: uint64(c.givenFD(givenReport)), High: uint64(c.high),
+		Threads: uint64(len(t.Threads) - 1),
+		Command: uint64(commandAt), CommandLen: commandLen,
+	}
+	copy(d.Memory(), pack(ctl))
+	return &plan{
+		load: load{Home: uint64(where.at), Total: uint64(codeRoom + where.frames + length), Code: codeRoom, Frames: uint64(where.frames),
+			Control: uint64(controlAt), Stack: uint64(stack) &^ 15},
+		memory: append(frames, d.Memory()...), high: c.high,
+		clocks: c.clocks, build: build, before: before, clone: clone, finish: finish, threads: c.threadOps,
+	}, nil
+}
+
+// forkFlags says which namespaces a clone gets of its own at birth. It joins its network namespace later.
+func (c *compiler) forkFlags(t *criu.Task) uint64 {
+	flags := uint64(cloneParent | cloneNewpid | cloneNewns)
+	host := c.images.RootNamespaces()
+	if host.GetIpcNsId() != t.IDs.GetIpcNsId() {
+		flags |= cloneNewipc
+	}
+	if host.GetUtsNsId() != t.IDs.GetUtsNsId() {
+		flags |= cloneNewuts
+	}
+	return flags
+}
+
+// frames returns the signal frames of all threads as they lie after the code.
+func (c *compiler) frames(t *criu.Task, where home) ([]byte, error) {
+	b := make([]byte, 0, where.frames)
+	for i, core := range t.Threads {
+		at := uint64(where.at) + codeRoom + uint64(i*c.host.xsave.stride())
+		f, err := sigframe(core, c.host.xsave, at)
+		if err != nil {
+			return nil, fmt.Errorf("thread %d: %w", t.Tree.GetThreads()[i], err)
+		}
+		b = append(b, f...)
+	}
+	return append(b, make([]byte, where.frames-len(b))...), nil
+}
+
+// beforeRecipe is run in the template for each clone: the clocks of its time namespace go on from the capture.
+func (c *compiler) beforeRecipe(commandAt recipe.Addr) *recipe.Recipe {
+	r := c.data.New()
+	var err error
+	if c.clocks, err = c.images.Clocks(); err != nil {
+		c.refuse("clocks: %v", err)
+	}
+	if c.clocks == nil {
+		return r
+	}
+	r.Call("time namespace", recipe.Unshare, recipe.Int(cloneNewtime))
+	r.Call("clocks", recipe.Write, recipe.Int(c.open(offsetsFile)), recipe.At(commandOffsets(commandAt)), recipe.Load(commandOffsetsLen(commandAt)))
+	return r
+}
+
+// offsetsFile is kept open in the template, next to files of the images.
+const offsetsFile = "/proc/self/timens_offsets"
+
+// cloneRecipes returns what a clone's first thread does before and after all threads are complete.
+func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr) (clone, finish *recipe.Recipe) {
+	d := c.data
+	r := d.New()
+	mounts := givenCgroups + c.host.cgroups
+	total := mounts + len(sandbox.Detached(c.config.Mounts))
+	if total > givenMax {
+		c.refuse("%d mounts", total-mounts)
+	}
+	for i := range total {
+		r.Call("take descriptors", recipe.Dup3, recipe.Int(i), recipe.Int(c.givenFD(i)), recipe.Int(oCloexec))
+	}
+	r.Call("take descriptors", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
+	for i := range c.host.cgroups {
+		r.Call("enter its cgroup", recipe.Write, recipe.Int(c.givenFD(givenCgroups+i)), recipe.At(d.String("0")), recipe.Int(1)).Want(1)
+	}
+	if c.config.NetnsKey != "" {
+		r.Call("enter its network", recipe.Setns, recipe.Int(c.givenFD(givenNetns)), recipe.Int(cloneNewnet))
+	}
+	c.mounts(r, c.givenFD(mounts))
+	r.Call("hostname", recipe.Sethostname, recipe.At(commandHostname(commandAt)), recipe.Load(commandHostnameLen(commandAt)))
+	if name, err := c.images.Domainname(); err == nil && name != "" && name != "(none)" {
+		r.Call("domain name", recipe.Setdomainname, recipe.At(d.String(name)), recipe.Int(len(name)))
+	}
+	c.descriptors(r, t)
+	c.ownMemory(r, t)
+	c.process(r, t)
+	r.Call("close the socket", recipe.Close, recipe.Int(c.high))
+	r.Call("close what it was given", recipe.CloseRange, recipe.Int(c.high+2), recipe.Int(1<<32-1), recipe.Int(0))
+	c.threads(r, t, where.at+codeRoom, c.host.xsave.stride())
+	c.leader(r, t)
+	finish = d.New()
+	c.filters(finish, t)
+	c.dropPrivileges(finish, t.Core.GetThreadCore().GetCreds())
+	return r, finish
+}
+
+// buildRecipe makes the template.
+func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s surroundings) {
+	d := r.Data()
+	const firstSocket = 3
+	r.Call("keep the socket", recipe.Dup3, recipe.Int(firstSocket), recipe.Int(c.high), recipe.Int(oCloexec))
+	r.Call("close descriptors", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
+	r.Call("close descriptors", recipe.CloseRange, recipe.Int(c.high+1), recipe.Int(1<<32-1), recipe.Int(0))
+	for i, name := range c.kept {
+		mode := oRdonly
+		if name == offsetsFile {
+			mode = oWronly
+		} else {
+			name = path.Join(s.images, name)
+		}
+		r.Call("open "+name, recipe.Openat, recipe.Int(atFDCWD), recipe.At(d.String(name)), recipe.Int(mode|oCloexec), recipe.Int(0)).Want(0)
+		r.Call("keep "+name, recipe.Dup3, recipe.Int(0), recipe.Int(c.high+keptAt+i), recipe.Int(oCloexec))
+		r.Call("keep "+name, recipe.Close, recipe.Int(0))
+	}
+	c.inherited(r, t)
+	r.Call("mount namespace", recipe.Unshare, recipe.Int(cloneNewns))
+	none := recipe.At(d.String("none"))
+	r.Call("private mounts", recipe.Mount, none, recipe.At(d.String("/")), recipe.Int(0), recipe.Int(1<<18|1<<14), recipe.Int(0))
+	c.memory(r, t, where, s)
+	at := recipe.At(d.String(s.root))
+	r.Call("mount the template's root", recipe.Mount, none, at, recipe.At(d.String("tmpfs")), recipe.Int(0), recipe.At(d.String("size=64k,mode=700")))
+	r.Call("enter it", recipe.Chdir, at)
+	for _, dir := range []string{bornRoot, bornFiles} {
+		r.Call("make "+dir, recipe.Mkdirat, recipe.Int(atFDCWD), recipe.At(d.String("."+dir)), recipe.Int(0o700))
+	}
+	here := recipe.At(d.String("."))
+	r.Call("change the root", recipe.PivotRoot, here, here)
+	r.Call("leave the old root", recipe.Umount2, here, recipe.Int(2))
+	r.Call("change directory", recipe.Chdir, recipe.At(d.String("/")))
+	r.Call("name", recipe.Prctl, recipe.Int(prSetName), recipe.At(d.String("snapd-template")), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	r.Call("close files", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
+	if t.Space.Dumpable != nil {
+		r.Call("dumpable", recipe.Prctl, recipe.Int(prSetDumpable), recipe.Int(t.Space.GetDumpable()), recipe.Int(0), recipe.Int(0), recipe.Int(0)).Try()
+	}
+}

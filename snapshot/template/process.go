@@ -1,0 +1,204 @@
+package template
+
+import (
+	"fmt"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/creds"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-sa"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/siginfo"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// Numbers of prctl and friends, as in the kernel's headers.
+const (
+	prSetPdeathsig      = 1
+	prSetDumpable       = 4
+	prSetName           = 15
+	prCapbsetDrop       = 24
+	prSetSecurebits     = 28
+	prSetChildSubreaper = 36
+	prSetNoNewPrivs     = 38
+	prSetTHPDisable     = 41
+	prCapAmbient        = 47
+	prCapAmbientRaise   = 2
+	prTimerRestoreIDs   = 77
+	secbitNoSetuidFixup = 1 << 2
+	secbitKeepCaps      = 1 << 4
+	secureKeptForUIDs   = secbitNoSetuidFixup | secbitKeepCaps
+	capVersion3         = 0x20080522
+	lastCapability      = 40
+	sigKill, sigStop    = 9, 19
+	alive               = 1
+)
+
+// checkProcess refuses processes that are in a state which a clone cannot be put into.
+func (c *compiler) checkProcess(t *criu.Task) {
+	tc := t.Core.GetTc()
+	if t.Core.GetMtype() != criu_core.CoreEntry_X86_64 {
+		c.refuse("the process is one of %s", t.Core.GetMtype())
+	}
+	if tc.GetTaskState() != alive {
+		c.refuse("the process is stopped")
+	}
+	if t.Tree.GetPid() != 1 || t.Tree.GetPgid() != 1 || t.Tree.GetSid() != 1 {
+		c.refuse("the process is not the first of its pid namespace, its session and its process group")
+	}
+	own := c.images.RootNamespaces()
+	if own.GetUserNsId() != t.IDs.GetUserNsId() {
+		c.refuse("a user namespace")
+	}
+	if own.GetPidNsId() == t.IDs.GetPidNsId() || own.GetMntNsId() == t.IDs.GetMntNsId() {
+		c.refuse("the process has no pid namespace or no mount namespace of its own")
+	}
+	for _, pattern := range []string{"ipcns-shm-*.img", "ipcns-msg-*.img", "ipcns-sem-*.img"} {
+		if has, err := c.images.Has(pattern); err != nil || has {
+			c.refuse("System V shared memory, messages or semaphores")
+		}
+	}
+	const fieldMembarrier = 22
+	if v := unknownNumbers(tc, fieldMembarrier); len(v) > 0 {
+		c.membarrier = v[0]
+	}
+}
+
+// inherited adds to r what the template has and each fork of it inherits.
+func (c *compiler) inherited(r *recipe.Recipe, t *criu.Task) {
+	tc := t.Core.GetTc()
+	for sig, sa := range signalActions(tc.GetSigactions()) {
+		if sa.GetCompatSigaction() {
+			c.refuse("a signal handler of 32 bits")
+		}
+		at := r.Data().Put([4]uint64{sa.GetSigaction(), sa.GetFlags(), sa.GetRestorer(), sa.GetMask()})
+		r.Call(fmt.Sprintf("action of signal %d", sig), recipe.RtSigaction, recipe.Int(sig), recipe.At(at), recipe.Int(0), recipe.Int(8))
+	}
+	if tc.GetPersonality() != 0 {
+		r.Call("personality", recipe.Personality, recipe.Int(tc.GetPersonality()))
+	}
+	if t.Space.GetThpDisabled() {
+		r.Call("huge pages", recipe.Prctl, recipe.Int(prSetTHPDisable), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	}
+	cr := t.Core.GetThreadCore().GetCreds()
+	c.groups(r, cr)
+	bounding := capabilities(cr.GetCapBnd())
+	for n := range lastCapability + 1 {
+		if bounding>>n&1 == 0 {
+			r.Call(fmt.Sprintf("drop capability %d", n), recipe.Prctl, recipe.Int(prCapbsetDrop), recipe.Int(n), recipe.Int(0), recipe.Int(0), recipe.Int(0)).Try()
+		}
+	}
+}
+
+// signalActions returns the actions of an image by signal: the image has all signals but those that cannot be caught.
+func signalActions(all []*criu_sa.SaEntry) map[int]*criu_sa.SaEntry {
+	out := make(map[int]*criu_sa.SaEntry)
+	sig := 0
+	for _, sa := range all {
+		if sig++; sig == sigKill || sig == sigStop {
+			sig++
+		}
+		if sa.GetSigaction() != 0 || sa.GetFlags() != 0 || sa.GetMask() != 0 {
+			out[sig] = sa
+		}
+	}
+	return out
+}
+
+func (c *compiler) groups(r *recipe.Recipe, cr *creds.CredsEntry) {
+	list := r.Data().Put(cr.GetGroups())
+	r.Call("groups", recipe.Setgroups, recipe.Int(len(cr.GetGroups())), recipe.At(list))
+}
+
+func capabilities(words []uint32) uint64 {
+	var all uint64
+	for i, w := range words[:min(len(words), 2)] {
+		all |= uint64(w) << (32 * i)
+	}
+	return all
+}
+
+// process adds to r what is a clone's own and not a matter of one thread. /proc is mounted.
+func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
+	tc, leader := t.Core.GetTc(), t.Core.GetThreadCore()
+	r.Call("session", recipe.Setsid)
+	r.Call("umask", recipe.Umask, recipe.Int(t.FS.GetUmask()))
+	c.directories(r, t)
+	if adj := tc.GetOomScoreAdj(); adj != 0 {
+		c.writeFile(r, "/proc/self/oom_score_adj", fmt.Sprint(adj)).Try()
+	}
+	if tc.GetChildSubreaper() {
+		r.Call("child subreaper", recipe.Prctl, recipe.Int(prSetChildSubreaper), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	}
+	if sig := leader.GetPdeathSig(); sig != 0 {
+		r.Call("signal at the parent's death", recipe.Prctl, recipe.Int(prSetPdeathsig), recipe.Int(sig), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	}
+	for i, l := range tc.GetRlimits().GetRlimits() {
+		at := r.Data().Put([2]uint64{l.GetCur(), l.GetMax()})
+		// As CRIU has it: a limit that cannot be raised, for want of CAP_SYS_RESOURCE, stays as low as it is.
+		r.Call(fmt.Sprintf("limit %d", i), recipe.Prlimit64, recipe.Int(0), recipe.Int(i), recipe.At(at), recipe.Int(0)).Try()
+	}
+	for command := uint64(1); command <= c.membarrier; command <<= 1 {
+		if c.membarrier&command != 0 {
+			r.Call("membarrier", recipe.Membarrier, recipe.Int(command), recipe.Int(0), recipe.Int(0))
+		}
+	}
+	c.timers(r, tc.GetTimers())
+	c.pending(r, tc.GetSignalsS(), func(sig int, info recipe.Addr) {
+		r.Call(fmt.Sprintf("pending signal %d", sig), recipe.RtSigqueueinfo, recipe.Int(1), recipe.Int(sig), recipe.At(info))
+	})
+}
+
+// directories sets the working directory and the root.
+func (c *compiler) directories(r *recipe.Recipe, t *criu.Task) {
+	cwd, root := c.directory("working directory", t.FS.GetCwdId()), c.directory("root", t.FS.GetRootId())
+	if cwd != "/" {
+		r.Call("working directory "+cwd, recipe.Chdir, recipe.At(r.Data().String(cwd)))
+	}
+	if root != "/" {
+		r.Call("root "+root, recipe.Chroot, recipe.At(r.Data().String(root)))
+	}
+}
+
+func (c *compiler) directory(what string, id uint32) string {
+	f, err := c.images.File(id)
+	switch {
+	case err != nil || f.GetReg() == nil:
+		c.refuse("the %s is not in the images", what)
+	case c.remapped(id):
+		c.refuse("the %s %s was deleted", what, f.GetReg().GetName())
+	default:
+		return f.GetReg().GetName()
+	}
+	return "/"
+}
+
+// remapped says whether a file's name is not its own: it was deleted, or belonged to a process.
+func (c *compiler) remapped(id uint32) bool {
+	remaps, err := c.images.Remaps()
+	_, is := remaps[id]
+	return err != nil || is
+}
+
+const oWronly = 1
+
+// writeFile adds the calls that write a file, whose descriptor is the lowest one; the last of them closes it.
+func (c *compiler) writeFile(r *recipe.Recipe, name, content string) *recipe.Op {
+	fd := r.Data().Space(8)
+	r.Call("open "+name, recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(name)), recipe.Int(oWronly|oCloexec), recipe.Int(0)).Into(fd)
+	op := r.Call("write "+name, recipe.Write, recipe.Load(fd), recipe.At(r.Data().Bytes([]byte(content))), recipe.Int(len(content)))
+	r.Call("close "+name, recipe.Close, recipe.Load(fd))
+	return op
+}
+
+// pending makes signals pending again.
+func (c *compiler) pending(r *recipe.Recipe, q *siginfo.SignalQueueEntry, queue func(sig int, info recipe.Addr)) {
+	for _, s := range q.GetSignals() {
+		b := s.GetSiginfo()
+		if len(b) < 16 {
+			c.refuse("a pending signal that the images do not describe")
+			continue
+		}
+		queue(int(int32(uint32(b[0])|uint32(b[1])<<8|uint32(b[2])<<16|uint32(b[3])<<24)), r.Data().Bytes(b))
+	}
+}

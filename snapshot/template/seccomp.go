@@ -1,0 +1,80 @@
+package template
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/seccomp"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+const (
+	seccompSetModeFilter = 1
+	seccompTsync         = 1
+	seccompKept          = 2 | 4 // SECCOMP_FILTER_FLAG_LOG and _SPEC_ALLOW
+	filterSize           = 8     // of one struct sock_filter
+)
+
+// filters adds the installation of the process's seccomp filters, in all of its threads at once. It is the last thing
+// but for giving up capabilities: what comes after it is subject to the filters.
+func (c *compiler) filters(r *recipe.Recipe, t *criu.Task) {
+	all, err := c.images.Filters()
+	if err != nil {
+		c.refuse("seccomp filters: %v", err)
+		return
+	}
+	leader, err := chainOf(all, t.Core.GetThreadCore())
+	if err != nil {
+		c.refuse("thread 1: %v", err)
+		return
+	}
+	shared := len(leader) > 0 && leader[0].GetFlags()&seccompTsync != 0 // the images then have them with the first thread only
+	for i, thread := range t.Threads[1:] {
+		if shared {
+			break
+		}
+		chain, err := chainOf(all, thread.GetThreadCore())
+		if err == nil && !slices.EqualFunc(chain, leader, func(a, b *seccomp.SeccompFilter) bool { return bytes.Equal(a.GetFilter(), b.GetFilter()) }) {
+			err = errors.New("its seccomp filters are not those of the first thread")
+		}
+		if err != nil {
+			c.refuse("thread %d: %v", t.Tree.GetThreads()[i+1], err)
+			return
+		}
+	}
+	for _, f := range leader {
+		code := r.Data().Bytes(f.GetFilter())
+		prog := r.Data().Put([2]uint64{uint64(len(f.GetFilter()) / filterSize), uint64(code)})
+		flags := f.GetFlags() & seccompKept
+		if len(t.Threads) > 1 {
+			flags |= seccompTsync
+		}
+		r.Call("seccomp filter", recipe.Seccomp, recipe.Int(seccompSetModeFilter), recipe.Int(flags), recipe.At(prog)).Want(0)
+	}
+}
+
+// chainOf returns the filters of a thread, in the order of their installation: the images name the oldest, which names the
+// one that was installed on it.
+func chainOf(all []*seccomp.SeccompFilter, th *criu_core.ThreadCoreEntry) ([]*seccomp.SeccompFilter, error) {
+	switch th.GetSeccompMode() {
+	case criu_core.SeccompMode_disabled:
+		return nil, nil
+	case criu_core.SeccompMode_strict:
+		return nil, errors.New("seccomp in its strict mode")
+	}
+	var chain []*seccomp.SeccompFilter
+	for i := th.GetSeccompFilter(); ; i = all[i].GetPrev() {
+		if int(i) >= len(all) || len(chain) > len(all) {
+			return nil, fmt.Errorf("the images lack its seccomp filter %d", i)
+		}
+		chain = append(chain, all[i])
+		if all[i].Prev == nil {
+			return chain, nil
+		}
+	}
+}

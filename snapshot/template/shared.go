@@ -1,0 +1,122 @@
+package template
+
+import (
+	"fmt"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
+)
+
+// ownMemory adds what a fork does not give a clone: shared mappings of its own, in the place of those that it would
+// share with its siblings, memory that was kept from forks, and locks.
+func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
+	first := make(map[uint64]*vma.VmaEntry) // shared memory that is mapped already, by id
+	for _, v := range t.Space.GetVmas() {
+		switch s := v.GetStatus(); {
+		case s&vmaMemfd != 0:
+			c.mapMemfd(r, t, v)
+		case s&vmaAnonShared != 0:
+			c.mapShared(r, v, first)
+		case s&vmaFileShared != 0:
+			c.mapFile(r, v)
+		}
+		at, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
+		what := fmt.Sprintf(" %x-%x", v.GetStart(), v.GetEnd())
+		for _, a := range advice {
+			if !private(v) && v.GetStatus()&(vmaVdso|vmaVvar|vmaVsyscall|vmaGuard) == 0 && v.GetMadv()>>a&1 == 1 {
+				r.Call("advise"+what, recipe.Madvise, at, length, recipe.Int(a))
+			}
+		}
+		if v.GetMadv()>>madvDontFork&1 == 1 {
+			r.Call("keep from forks"+what, recipe.Madvise, at, length, recipe.Int(madvDontFork))
+		}
+		if v.GetFlags()&mapLocked != 0 {
+			r.Call("lock"+what, recipe.Mlock, at, length)
+		}
+	}
+}
+
+func (c *compiler) mapShared(r *recipe.Recipe, v *vma.VmaEntry, first map[uint64]*vma.VmaEntry) {
+	at, length := recipe.Int(v.GetStart()), v.GetEnd()-v.GetStart()
+	what := fmt.Sprintf("shared memory %x-%x", v.GetStart(), v.GetEnd())
+	flags := uint32(mapShared|mapFixed) | v.GetFlags()&^(mapType|mapLocked)
+	if f := first[v.GetShmid()]; f != nil {
+		if v.GetPgoff()+length > f.GetEnd()-f.GetStart() {
+			c.refuse("%s: it is larger than its first mapping", what)
+			return
+		}
+		fd := r.Data().Space(8)
+		name := fmt.Sprintf("/proc/self/map_files/%x-%x", f.GetStart(), f.GetEnd())
+		r.Call(what, recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(name)), recipe.Int(2|oCloexec), recipe.Int(0)).Into(fd)
+		r.Call(what, recipe.Mmap, at, recipe.Int(length), recipe.Int(v.GetProt()), recipe.Int(flags&^mapAnonymous), recipe.Load(fd), recipe.Int(v.GetPgoff()))
+		r.Call(what, recipe.Close, recipe.Load(fd))
+		return
+	}
+	first[v.GetShmid()] = v
+	runs, err := c.images.SharedPages(v.GetShmid())
+	if err != nil {
+		c.refuse("%s: %v", what, err)
+		return
+	}
+	if v.GetPgoff() != 0 || len(runs) > 0 && runs[len(runs)-1].End > length {
+		c.refuse("%s: a part of it is not mapped", what)
+		return
+	}
+	r.Call(what, recipe.Mmap, at, recipe.Int(length), recipe.Int(v.GetProt()|protWrite), recipe.Int(flags|mapAnonymous), recipe.Int(-1), recipe.Int(0))
+	for _, p := range runs {
+		r.Call(what, recipe.Pread, recipe.Int(c.open(p.File)), recipe.Int(v.GetStart()+p.Start), recipe.Int(p.End-p.Start), recipe.Int(p.Offset)).Want(int(p.End - p.Start))
+	}
+	if v.GetProt()&protWrite == 0 {
+		r.Call(what, recipe.Mprotect, at, recipe.Int(length), recipe.Int(v.GetProt()))
+	}
+}
+
+// mapFile maps a regular file of the clone's own.
+func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
+	f, err := c.images.File(uint32(v.GetShmid()))
+	if err != nil || f.GetReg() == nil {
+		return // refused already
+	}
+	what := fmt.Sprintf("map %s at %x", f.GetReg().GetName(), v.GetStart())
+	mode := uint32(oCloexec)
+	if v.Fdflags != nil {
+		mode |= v.GetFdflags() & 3
+	} else if v.GetProt()&protWrite != 0 {
+		mode |= 2
+	}
+	fd := r.Data().Space(8)
+	r.Call(what, recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())), recipe.Int(mode), recipe.Int(0)).Into(fd)
+	flags := v.GetFlags()&^mapLocked | mapFixed
+	r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
+	r.Call(what, recipe.Close, recipe.Load(fd))
+}
+
+// mapMemfd maps a memfd of the clone's own, of which it has a descriptor.
+func (c *compiler) mapMemfd(r *recipe.Recipe, t *criu.Task, v *vma.VmaEntry) {
+	what := fmt.Sprintf("map a memfd at %x", v.GetStart())
+	for _, d := range t.FDs {
+		f, err := c.images.File(d.GetId())
+		if err != nil || d.GetType() != fdinfo.FdTypes_MEMFD || uint64(f.GetMemfd().GetInodeId()) != c.memfdInode(v) {
+			continue
+		}
+		if mode := f.GetMemfd().GetFlags() & 3; mode == 0 && v.GetFdflags()&3 != 0 {
+			continue
+		}
+		flags := v.GetFlags()&^(mapLocked|mapAnonymous) | mapFixed
+		r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(d.GetFd()), recipe.Int(v.GetPgoff()))
+		return
+	}
+	c.refuse("%s: the process has no descriptor of it", what)
+}
+
+// memfdInode returns which memfd a mapping is of.
+func (c *compiler) memfdInode(v *vma.VmaEntry) uint64 {
+	f, err := c.images.File(uint32(v.GetShmid()))
+	if err != nil || f.GetMemfd() == nil {
+		return v.GetShmid()
+	}
+	return uint64(f.GetMemfd().GetInodeId())
+}
