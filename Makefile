@@ -45,7 +45,8 @@ setup-lint:
 setup-engines: ## … and Docker, containerd and podman, whose containers the tests then snapshot as well
 	@$(STEP) "container engines" scripts/setup engines
 
-build: ## build bin/snapd-ctr (static) and bin/snapd-ctr-shim
+build: ## build bin/snapd-ctr (static), bin/snapd-ctr-shim and bin/snapd-ctr-stub
+	@$(STEP) "build snapd-ctr-stub" scripts/stub $(BIN)/snapd-ctr-stub
 	@$(STEP) "build snapd-ctr" env CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/snapd-ctr ./cmd/snapd-ctr
 	@$(STEP) "build snapd-ctr-shim" env CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/snapd-ctr-shim ./cmd/snapd-ctr-shim
 	@if [ -x "$(CRIU_PREFIX)/sbin/criu" ]; then ln -sfn "$(CRIU_PREFIX)/sbin/criu" $(BIN)/criu; fi

@@ -111,8 +111,12 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// EngineCRIU is the name of the engine that has CRIU restore a snapshot.
-const EngineCRIU = "criu"
+// The engines.
+const (
+	EngineCRIU     = "criu"     // has CRIU restore a snapshot
+	EngineTemplate = "template" // forks a resident process that has the snapshot's memory
+	EngineAuto     = "auto"     // the template engine where it can, else CRIU
+)
 
 // Verdict says whether an engine can clone a snapshot, and if not, why.
 type Verdict struct {

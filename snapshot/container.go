@@ -39,6 +39,8 @@ type Container struct {
 	Image    string `json:"image,omitempty"`    // what run was given: a reference, a path
 	Snapshot string `json:"snapshot,omitempty"` // the id of the snapshot it is a clone of
 	Engine   string `json:"engine,omitempty"`   // the engine that cloned it: "criu", "template"
+	// EngineWhy says why the template engine did not make a clone for which that was left open.
+	EngineWhy string `json:"engine_why,omitempty"`
 	// CloneMS is the time from the clone request's arrival at the shim until every process of the clone was running.
 	CloneMS float64 `json:"clone_ms,omitempty"`
 	Phases  []Phase `json:"phases,omitempty"` // where that time went

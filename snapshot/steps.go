@@ -47,7 +47,8 @@ const (
 	EffectUnmount     Effect = "unmount"
 	EffectCgroup      Effect = "cgroup"
 	EffectRmCgroup    Effect = "rm-cgroup"
-	EffectNetns       Effect = "netns" // a network namespace
+	EffectTemplate    Effect = "template" // the snapshot's template is there
+	EffectNetns       Effect = "netns"    // a network namespace
 	EffectRmNetns     Effect = "rm-netns"
 	EffectNetwork     Effect = "network" // it is attached to its bridge
 	EffectDetach      Effect = "detach"
@@ -74,6 +75,18 @@ func CloneMachine() *Machine {
 		{Do: EffectNetns, Undo: EffectRmNetns},
 		{Do: EffectMounts, Undo: EffectRmMounts},
 		{Do: EffectMemory, Undo: EffectCloseMemory},
+		{Do: EffectStdio, Undo: EffectCloseStdio},
+		{Do: EffectRestore, Undo: EffectKill},
+	}, "")
+}
+
+// TemplateCloneMachine returns the machine of one clone by the template engine.
+func TemplateCloneMachine() *Machine {
+	return NewMachine("template-clone", []Step{
+		{Do: EffectTemplate},
+		{Do: EffectCgroup, Undo: EffectRmCgroup},
+		{Do: EffectNetns, Undo: EffectRmNetns},
+		{Do: EffectMounts, Undo: EffectRmMounts},
 		{Do: EffectStdio, Undo: EffectCloseStdio},
 		{Do: EffectRestore, Undo: EffectKill},
 	}, "")

@@ -30,6 +30,10 @@ func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest, be
 	if err != nil {
 		return nil, err
 	}
+	c.record.Engine = got.Engine
+	if got.Why != "" {
+		c.record.EngineWhy = got.Why
+	}
 	c.record.Network = got.Network
 	c.memory = got.Memory
 	c.undo = func(ctx context.Context) error {

@@ -5,20 +5,54 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/restore"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
-// engine makes clones. The root file system of a clone is mounted at rootfs in its directory, what else is mounted for it
-// lies below mounts there. A clone that cannot be completed leaves nothing behind.
+// engine makes clones. The root file system of a clone is mounted at rootfs in its directory, or in its own mount namespace
+// alone; what else is mounted for it in ours lies below mounts there. A clone that cannot be completed leaves nothing behind.
 type engine interface {
 	Clone(ctx context.Context, id string, r shim.CloneRequest) (*restore.Result, error)
+}
+
+// engines makes each clone by the engine that its request names. Where that is left open it is the template engine, and
+// CRIU where that one cannot.
+type engines struct {
+	criu     *restore.Engine
+	template *template.Engine
+	log      *slog.Logger
+}
+
+func (e *engines) Clone(ctx context.Context, id string, r shim.CloneRequest) (*restore.Result, error) {
+	if r.Engine == snapshot.EngineCRIU {
+		return e.criu.Clone(ctx, id, r)
+	}
+	c, err := e.template.Clone(ctx, id, r)
+	if err == nil {
+		return &restore.Result{Engine: snapshot.EngineTemplate, Pid: c.Pid, Phases: c.Phases, Network: c.Network,
+			Stdout: c.Stdout, Stderr: c.Stderr, Release: c.Release}, nil
+	}
+	if r.Engine == snapshot.EngineTemplate || ctx.Err() != nil {
+		return nil, err
+	}
+	if k := snapshot.KindOf(err); k != snapshot.KindUncloneable && k != snapshot.KindUnsupported {
+		e.log.Warn("the template engine failed, and criu makes the clone", "error", err)
+	}
+	got, second := e.criu.Clone(ctx, id, r)
+	if second != nil {
+		return nil, second
+	}
+	got.Why = err.Error()
+	return got, nil
 }
 
 // memoryVariable is "eager" when clones are to have all of their memory before they run.
@@ -31,10 +65,22 @@ const (
 	guardLinger = 2 * time.Second // a clone is killed in milliseconds
 )
 
-// newEngine returns the engine "criu". Clones are children of one thread, which lives as long as the shim: they get
-// SIGKILL when it ends, however they got their memory.
-func newEngine(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) engine {
-	e := &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: sys.NewThread().Do}, Root: paths.Root, Bridge: bridge}
+// stubVariable names the stub of templates, which else lies beside this program.
+const stubVariable = "SNAPD_CTR_STUB"
+
+// newEngines returns the engines. Clones are children of one thread, which lives as long as the shim: they get SIGKILL
+// when it ends.
+func newEngines(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) *engines {
+	launch := sys.NewThread().Do
+	stub := os.Getenv(stubVariable)
+	if self, err := os.Executable(); stub == "" && err == nil {
+		stub = filepath.Join(filepath.Dir(self), "snapd-ctr-stub")
+	}
+	e := &engines{
+		criu:     &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: launch}, Root: paths.Root, Bridge: bridge},
+		template: &template.Engine{Stub: stub, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log},
+		log:      log,
+	}
 	if os.Getenv(memoryVariable) == "eager" {
 		return e
 	}
@@ -43,7 +89,7 @@ func newEngine(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) engine
 		log.Warn("clones get all their memory before they run", "error", err)
 		return e
 	}
-	e.Guard, e.Lazy = guard, true
+	e.criu.Guard, e.criu.Lazy = guard, true
 	return e
 }
 

@@ -120,7 +120,7 @@ func newParent(args []string, log *slog.Logger) (p *parent, socket string, err e
 	}
 	return &parent{
 		paths: paths, bridge: bridge, socket: socket, log: log,
-		engine:     newEngine(paths, bridge, log),
+		engine:     newEngines(paths, bridge, log),
 		containers: make(map[string]*container),
 	}, socket, nil
 }

@@ -22,7 +22,7 @@ type cloneOptions struct {
 }
 
 func newCloneCommand(a *app) *cli.Command {
-	o := cloneOptions{count: number{1, 1}, parallel: number{0, 1}, engine: newChoice("auto", "auto", "criu")}
+	o := cloneOptions{count: number{1, 1}, parallel: number{0, 1}, engine: newChoice("auto", "auto", "template", "criu")}
 	flags := []cli.Flag{
 		&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &o.count, Usage: "start `N` clones"},
 		&cli.GenericFlag{Name: "parallel", Value: &o.parallel, DefaultText: "twice as many as processors", Usage: "start `K` at a time"},

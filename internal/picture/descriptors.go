@@ -113,7 +113,7 @@ func (s *scene) stat(path, name string) {
 func (s *scene) info(name, text string) {
 	var members []string
 	for line := range strings.Lines(text) {
-		label, v, _ := strings.Cut(line, ":")
+		label, v, _ := strings.Cut(strings.TrimSpace(line), ":")
 		v = strings.Join(strings.Fields(v), " ")
 		switch label {
 		case "mnt_id", "ino", "eventfd-id", "Pid":

@@ -110,7 +110,7 @@ type CloneRequest struct {
 	Name     string // of the clone; with Count > 1 a prefix: NAME-1, NAME-2, …; empty: made from the id
 	Count    int
 	Parallel int              // how many at once; 0: twice as many as processors
-	Engine   string           // "auto", "criu"
+	Engine   string           // one of the engines; empty: EngineAuto
 	Limits   *snapshot.Limits // nil: those of the snapshot
 	Hostname string           // empty: the clone's name
 }

@@ -34,9 +34,13 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err != nil {
 		return nil, err
 	}
+	if r.Engine == "" {
+		r.Engine = snapshot.EngineAuto
+	}
 	if err := checkSnapshot(snap, r.Engine, goruntime.GOARCH); err != nil {
 		return nil, err
 	}
+	engine, why := chooseEngine(snap, r.Engine)
 	limits := snap.Config.Limits
 	if r.Limits != nil {
 		limits = *r.Limits
@@ -53,7 +57,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err != nil {
 		return nil, err
 	}
-	reserved, err := l.reserve(l.cloneRecords(snap, r, limits))
+	reserved, err := l.reserve(l.cloneRecords(snap, r, limits, engine, why))
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +78,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 		wg.Go(func() {
 			defer func() { <-slots }()
 			made[i], errs[i] = l.cloneOne(ctx, client, res, shim.CloneRequest{Record: res.record, Config: snap.Config,
-				Lower: unpacked.Lower, Images: unpacked.Images, Contents: unpacked.Contents})
+				Lower: unpacked.Lower, Images: unpacked.Images, Contents: unpacked.Contents, Engine: engine})
 		})
 	}
 	wg.Wait()
@@ -99,7 +103,7 @@ func (l *Local) cloneOne(ctx context.Context, client *shim.Client, res *reservat
 }
 
 // cloneRecords names the clones and says what they stand on.
-func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest, limits snapshot.Limits) []snapshot.Container {
+func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest, limits snapshot.Limits, engine, why string) []snapshot.Container {
 	cfg := &snap.Config
 	base := snapshot.Base{Dir: cfg.Base.Dir, Layers: slices.Clone(cfg.Base.Layers)}
 	for _, layer := range snap.Layers {
@@ -115,7 +119,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest, limits sna
 		}
 		c := l.newRecord(name)
 		c.Snapshot, c.Base, c.Image, c.Args, c.Volumes = snap.ID, base, cfg.Source.Image, cfg.Args, cfg.Volumes
-		c.Engine = snapshot.EngineCRIU // the one there is
+		c.Engine, c.EngineWhy = engine, why
 		c.Network.Mode = "none"
 		switch {
 		case cfg.NetnsKey == "":

@@ -149,17 +149,37 @@ func checkSnapshot(s *snapshot.Snapshot, engine, arch string) error {
 			Err:  fmt.Errorf("the snapshot is of a %s machine, this one is %s", s.Config.Architecture, arch),
 			Hint: "processes cannot change architecture; clone it on a machine of its own kind"}
 	}
-	if engine == "auto" || engine == "" {
-		engine = "criu"
-	}
-	i := slices.IndexFunc(s.Config.Engines, func(v snapshot.Verdict) bool { return v.Engine == engine })
-	if i < 0 {
+	v, known := verdict(s, engine)
+	switch {
+	case engine == snapshot.EngineAuto, !known && engine == snapshot.EngineTemplate: // of a snapshot from before that engine
+		return nil
+	case !known:
 		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: snapshot.ShortID(s.ID),
-			Err: fmt.Errorf("no engine %q for this snapshot", engine), Hint: "--engine auto, or criu"}
-	}
-	if v := s.Config.Engines[i]; !v.OK {
+			Err: fmt.Errorf("no engine %q for this snapshot", engine), Hint: "--engine auto, template or criu"}
+	case !v.OK:
 		return &snapshot.Error{Kind: snapshot.KindUncloneable, Op: "clone", On: snapshot.ShortID(s.ID),
-			Err: fmt.Errorf("the %s engine cannot clone it: %s", engine, strings.Join(v.Why, "; "))}
+			Err: fmt.Errorf("the %s engine cannot clone it: %s", engine, strings.Join(v.Why, "; ")), Hint: "--engine auto takes the one that can"}
 	}
 	return nil
+}
+
+// verdict returns what the capture found out about an engine.
+func verdict(s *snapshot.Snapshot, engine string) (v snapshot.Verdict, known bool) {
+	i := slices.IndexFunc(s.Config.Engines, func(v snapshot.Verdict) bool { return v.Engine == engine })
+	if i < 0 {
+		return v, false
+	}
+	return s.Config.Engines[i], true
+}
+
+// chooseEngine returns the engine that makes clones of a snapshot, which may still be left open, and why it is not the
+// template engine where that was.
+func chooseEngine(s *snapshot.Snapshot, asked string) (engine, why string) {
+	if asked != snapshot.EngineAuto {
+		return asked, ""
+	}
+	if v, known := verdict(s, snapshot.EngineTemplate); known && !v.OK {
+		return snapshot.EngineCRIU, strings.Join(v.Why, "; ")
+	}
+	return asked, ""
 }

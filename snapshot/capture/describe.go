@@ -4,6 +4,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
 // describe changes what of a dump's images cannot be so in clones, and reads them to say what they hold.
@@ -35,6 +36,13 @@ func describe(images string, cfg *snapshot.Config) error {
 		return err
 	}
 	cfg.Findings = findings(cfg)
-	cfg.Engines = []snapshot.Verdict{{Engine: snapshot.EngineCRIU, OK: true}}
+	why, err := template.Refusals(im, cfg)
+	if err != nil {
+		return err
+	}
+	cfg.Engines = []snapshot.Verdict{
+		{Engine: snapshot.EngineTemplate, OK: len(why) == 0, Why: why},
+		{Engine: snapshot.EngineCRIU, OK: true},
+	}
 	return nil
 }

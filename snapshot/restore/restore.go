@@ -38,7 +38,9 @@ type Engine struct {
 
 // Result is a running clone.
 type Result struct {
-	Pid     int // init, our child
+	Engine  string
+	Why     string // why it was not another engine, where that was left open
+	Pid     int    // init, our child
 	Phases  []snapshot.Phase
 	Network snapshot.Network
 	Stdout  *os.File // read ends of the clone's output
@@ -66,7 +68,7 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Re
 	if err != nil {
 		return nil, err
 	}
-	s.out.Phases, s.out.Release = s.run.Phases, s.release
+	s.out.Engine, s.out.Phases, s.out.Release = snapshot.EngineCRIU, s.run.Phases, s.release
 	// The undos live as long as the clone. This is all that they need of what it was made of.
 	s.r, s.externals = shim.CloneRequest{Record: s.r.Record}, nil
 	return &s.out, nil

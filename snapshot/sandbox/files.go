@@ -19,23 +19,31 @@ func WriteFiles(dir string, hostname string, n snapshot.Network) (map[string]str
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	resolv, err := resolvConf(n.Mode)
+	contents, err := FileContents(hostname, n)
 	if err != nil {
 		return nil, err
 	}
 	files := make(map[string]string)
-	for name, content := range map[string][]byte{
-		"resolv.conf": resolv,
-		"hosts":       hosts(hostname, n),
-		"hostname":    []byte(hostname + "\n"),
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o644); err != nil {
+	for path, content := range contents {
+		files[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(files[path], content, 0o644); err != nil {
 			return nil, err
 		}
-		files["/etc/"+name] = path
 	}
 	return files, nil
+}
+
+// FileContents returns by their paths in a container its resolv.conf, hosts and hostname.
+func FileContents(hostname string, n snapshot.Network) (map[string][]byte, error) {
+	resolv, err := resolvConf(n.Mode)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{
+		"/etc/resolv.conf": resolv,
+		"/etc/hosts":       hosts(hostname, n),
+		"/etc/hostname":    []byte(hostname + "\n"),
+	}, nil
 }
 
 func hosts(hostname string, n snapshot.Network) []byte {

@@ -71,6 +71,7 @@ type CloneRequest struct {
 	Lower    []string           `json:"lower"`    // overlay lower directories, topmost first; the snapshot's own files are the first
 	Images   string             `json:"images"`   // directory with CRIU's images, shared with other clones, read-only
 	Contents map[string]string  `json:"contents"` // mount key -> directory with the captured content
+	Engine   string             `json:"engine"`   // snapshot.EngineCRIU, EngineTemplate or EngineAuto
 }
 
 // ExecRequest runs a program.

@@ -23,7 +23,7 @@ import (
 
 const (
 	replayBase recipe.Addr = 0x200000000000
-	replayHigh             = 200 // HIGH of testdata/descriptors.c
+	replayHigh int         = 200 // HIGH of testdata/descriptors.c
 )
 
 // stage is where donors and replays of descriptors run: the compiled program and a root file system.

@@ -125,15 +125,17 @@ func (l *mountLayout) hides(i int, p string, target int) bool {
 	if l.parent[i] == target {
 		return true
 	}
-	for on := target; on != nowhere; on = l.parent[on] { // on is what the path leads through
-		if on == i {
+	on := target // what the path leads through
+	for range l.mounts {
+		if on == nowhere || on == i {
 			return false
 		}
 		if l.parent[on] == l.parent[i] {
 			return len(l.mounts[i].Path) <= len(l.mounts[on].Path)
 		}
+		on = l.parent[on]
 	}
-	return false
+	return false // in a circle
 }
 
 // resolve returns the mount in which a path leads to something, as far as mounts are placed.

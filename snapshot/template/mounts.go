@@ -29,7 +29,7 @@ const (
 // mounts adds to r the calls that give a clone its mounts and its root. The detached mounts are descriptors first, first+1,
 // … in the order of [sandbox.Detached].
 //
-// The clone begins in a mount namespace whose only mount is a private tmpfs with an empty directory /root. The container's
+// The clone begins in a mount namespace whose only mount is a private tmpfs with the empty directories /root and /files. The container's
 // root is moved there and becomes the root at once, so that all paths that follow are the container's, wherever its
 // symbolic links may point; the tmpfs is given up at the end, since until then files are bound from it.
 func (c *compiler) mounts(r *recipe.Recipe, first int) {

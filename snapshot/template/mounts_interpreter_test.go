@@ -127,7 +127,7 @@ func openBelow(limit int) map[int]bool {
 	return open
 }
 
-// bornIn makes what a clone begins with: a tmpfs with an empty directory /root, and its descriptors.
+// bornIn makes what a clone begins with: a tmpfs with two empty directories, and its descriptors.
 func bornIn(p program) error {
 	for i := range p.Count {
 		if err := syscall.Dup3(4+i, p.First+i, syscall.O_CLOEXEC); err != nil {
@@ -141,8 +141,10 @@ func bornIn(p program) error {
 	if err := syscall.Mount("tmpfs", p.Dir, "tmpfs", 0, ""); err != nil {
 		return err
 	}
-	if err := os.Mkdir(p.Dir+"/root", 0o700); err != nil {
-		return err
+	for _, dir := range []string{bornRoot, bornFiles} {
+		if err := os.Mkdir(p.Dir+dir, 0o700); err != nil {
+			return err
+		}
 	}
 	if err := os.Chdir(p.Dir); err != nil {
 		return err

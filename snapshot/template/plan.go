@@ -51,6 +51,17 @@ type host struct {
 	root    string
 }
 
+// Refusals returns why the engine cannot clone a snapshot: what it has no recipe for. It is empty where it can, on a host
+// with the capturing one's kernel and processor.
+func Refusals(images *criu.Images, config *snapshot.Config) ([]string, error) {
+	everything := xsaveLayout{features: 1<<10 - 1}
+	for i := range everything.offset[:10] {
+		everything.offset[i], everything.size[i] = uint32(fxsaveSize+xsaveHeader+i*1024), 1024
+	}
+	_, reasons, err := compile(images, config, host{xsave: everything})
+	return reasons, err
+}
+
 // compile turns a snapshot into a plan for a template. reasons says why it cannot; the error is one of reading the images.
 func compile(images *criu.Images, config *snapshot.Config, h host) (p *plan, reasons []string, err error) {
 	tasks, err := images.Tasks()

@@ -118,8 +118,8 @@ func TestGivenPipes(t *testing.T) {
 		t.Fatalf("refused: %v", c.reasons)
 	}
 	said := s.replay("", r, []*os.File{in})
-	line := said[strings.Index(said, "\n4 ")+1:]
-	line = line[:strings.Index(line, "\n")]
+	_, line, _ := strings.Cut(said, "\n4 ")
+	line, _, _ = strings.Cut(line, "\n")
 	for _, want := range []string{"cloexec 0", "content 5 ", "flags:\t04000"} {
 		if !strings.Contains(line, want) {
 			t.Errorf("descriptor 4 is not what was given (%s): %s", want, line)

@@ -1,6 +1,7 @@
 // Memory of every kind, with a known pattern in it.
 #include "chaos.h"
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/wait.h>
 
 #ifndef MADV_GUARD_INSTALL
@@ -186,5 +187,37 @@ static void report(void) {
 	say("heap %p", sbrk(0));
 }
 
-const struct feature feature_memory = {"memory", make, check, report};
-const struct feature feature_guards = {"guards", make_guards, check_guards, 0};
+// Shared memory of System V.
+static struct { int id; char *p; size_t n; u64 key; } segments[3];
+static int nsegments;
+
+static void make_segments(void) {
+	for (int n = 1 + (int)below(2); n--; nsegments++) {
+		segments[nsegments].n = PAGE * (1 + below(20));
+		segments[nsegments].key = draw();
+		segments[nsegments].id = (int)MUST(shmget(chance(50) ? IPC_PRIVATE : 0x4711 + n, segments[nsegments].n, IPC_CREAT | 0600));
+		segments[nsegments].p = shmat(segments[nsegments].id, 0, 0);
+		fill(segments[nsegments].p, segments[nsegments].n, segments[nsegments].key);
+	}
+}
+
+static void check_segments(void) {
+	for (int i = 0; i < nsegments; i++) {
+		if (!holds(segments[i].p, segments[i].n, segments[i].key)) wrong("segment %d is changed", segments[i].id);
+		char *again = shmat(segments[i].id, 0, 0);
+		if (again == (char *)-1) { wrong("segment %d: %s", segments[i].id, strerror(errno)); continue; }
+		again[0] ^= 1;
+		if (holds(segments[i].p, segments[i].n, segments[i].key)) wrong("segment %d is not what is attached", segments[i].id);
+	}
+}
+
+static void report_segments(void) {
+	for (int i = 0; i < nsegments; i++) {
+		struct shmid_ds ds = {0};
+		shmctl(segments[i].id, IPC_STAT, &ds);
+		say("segment %d key %#x size %zu mode %o attached %lu", segments[i].id, ds.shm_perm.__key, ds.shm_segsz, ds.shm_perm.mode, ds.shm_nattch);
+	}
+}
+
+const struct feature feature_memory = {"memory", make, check, report}, feature_guards = {"guards", make_guards, check_guards, 0},
+	feature_segments = {"segments", make_segments, check_segments, report_segments};

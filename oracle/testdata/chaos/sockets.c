@@ -183,5 +183,39 @@ static void check_inet(int type) {
 static void check_tcp(void) { check_inet(SOCK_STREAM); }
 static void check_udp(void) { check_inet(SOCK_DGRAM); }
 
+// A connection of the process to itself, on numbers that nothing else has: an engine closes it, and has to do so in one way.
+#define CONNECTED 900
+
+static void make_connected(void) {
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof at;
+	int listener = (int)MUST(socket(AF_INET, SOCK_STREAM, 0)), client = (int)MUST(socket(AF_INET, SOCK_STREAM, 0));
+	MUST(bind(listener, (struct sockaddr *)&at, size));
+	MUST(listen(listener, 1));
+	MUST(getsockname(listener, (struct sockaddr *)&at, &size));
+	MUST(connect(client, (struct sockaddr *)&at, size));
+	int server = (int)MUST(accept(listener, 0, 0));
+	close(listener);
+	if (chance(50)) MUST(send(client, "under way", 9, 0));
+	if (chance(30)) option(client, IPPROTO_TCP, TCP_NODELAY, 1);
+	MUST(dup2(client, CONNECTED));
+	MUST(dup2(server, CONNECTED + 1));
+	close(client);
+	close(server);
+}
+
+static void report_connected(void) {
+	for (int fd = CONNECTED; fd < CONNECTED + 2; fd++) {
+		char b[16];
+		struct tcp_info info = {0};
+		socklen_t size = sizeof info;
+		getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+		errno = 0;
+		ssize_t n = recv(fd, b, sizeof b, MSG_PEEK | MSG_DONTWAIT);
+		say("connected %d state %d recv %zd errno %d", fd, info.tcpi_state, n, errno);
+	}
+}
+
 const struct feature feature_pairs = {"pairs", make_pairs, check_pairs, 0}, feature_unix = {"unix", make_unix, check_unix, 0},
-	feature_tcp = {"tcp", make_tcp, check_tcp, 0}, feature_udp = {"udp", make_udp, check_udp, 0};
+	feature_tcp = {"tcp", make_tcp, check_tcp, 0}, feature_udp = {"udp", make_udp, check_udp, 0},
+	feature_connected = {"connected", make_connected, 0, report_connected};

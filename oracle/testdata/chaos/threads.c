@@ -2,6 +2,7 @@
 // when it is woken.
 #include "chaos.h"
 #include <asm/prctl.h>
+#include <linux/capability.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/select.h>
 #include <time.h>
@@ -28,7 +30,7 @@ enum order { REST, EXAMINE, DESCRIBE };
 static struct thread {
 	pthread_t handle;
 	enum kind kind;
-	int index, event, epoll, pipe[2], holds, pending;
+	int index, event, epoll, pipe[2], holds, pending, drops, nice;
 	volatile int order; // a futex
 	sem_t done;
 	pid_t tid;
@@ -172,6 +174,14 @@ static void *live(void *arg) {
 	prctl(PR_SET_TIMERSLACK, 50000 + t->index * 10000);
 	if (t->stack.ss_sp) sigaltstack(&t->stack, 0);
 	if (t->gs) syscall(SYS_arch_prctl, ARCH_SET_GS, t->gs);
+	if (t->drops) { // this thread alone
+		struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+		struct __user_cap_data_struct data[2];
+		syscall(SYS_capget, &head, data);
+		data[0].effective &= ~(1u << t->drops);
+		syscall(SYS_capset, &head, data);
+	}
+	if (t->nice) syscall(SYS_setpriority, PRIO_PROCESS, 0, t->nice);
 	if (t->holds) pthread_mutex_lock(&t->held);
 	fill(mine, sizeof mine, t->key);
 	pthread_sigmask(SIG_SETMASK, &t->mask, 0);
@@ -213,6 +223,8 @@ static void make(void) {
 		}
 		if (chance(30)) t->gs = (u64)&threads[i];
 		t->holds = chance(40);
+		t->drops = chance(20) ? CAP_SETGID + (int)below(2) : 0;
+		t->nice = chance(20) ? 1 + (int)below(5) : 0;
 		pthread_mutexattr_t robust;
 		pthread_mutexattr_init(&robust);
 		pthread_mutexattr_setrobust(&robust, PTHREAD_MUTEX_ROBUST);

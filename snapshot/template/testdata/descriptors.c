@@ -241,15 +241,33 @@ static void replay(int fd)
 	}
 }
 
+static void describe_all(void)
+{
+	for (int fd = 0; fd < HIGH; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			describe(fd);
+	for (int i = 0; i < 2; i++) {
+		const char *name = i ? "/sub/relative" : "/listener";
+		struct stat st;
+		if (!lstat(name, &st))
+			dprintf(OUT, "%s mode %o owner %d %d\n", name, st.st_mode, st.st_uid, st.st_gid);
+	}
+	dprintf(OUT, "END\n");
+}
+
 int main(int argc, char **argv)
 {
-	int recipe;
+	sigset_t set;
+	int fd, sig;
 
 	if (argc < 3)
 		return 2;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	if (!strcmp(argv[1], "replay")) {
-		recipe = open(argv[3], O_RDONLY);
-		check(recipe >= 0 && dup2(recipe, OUT - 1) == OUT - 1, "open recipe");
+		fd = open(argv[3], O_RDONLY);
+		check(fd >= 0 && dup2(fd, OUT - 1) == OUT - 1, "open recipe");
 		enter(argv[2]);
 		close_range(0, HIGH - 1, 0);
 		replay(OUT - 1);
@@ -259,15 +277,18 @@ int main(int argc, char **argv)
 		close_range(0, HIGH - 1, 0);
 		donate(argv[1]);
 	}
-	for (int fd = 0; fd < HIGH; fd++)
-		if (fcntl(fd, F_GETFD) >= 0)
-			describe(fd);
-	dprintf(OUT, "END\n");
+	describe_all();
 	if (!strcmp(argv[1], "replay"))
 		behave(argv[4]);
 	dprintf(OUT, "DONE\n");
-	close(OUT);
 	close_range(HIGH, ~0U, 0);
-	for (;;)
-		pause();
+	for (;;) { // after a restore: once more, into a file
+		sigwait(&set, &sig);
+		fd = open("/report.new", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+		dup2(fd, OUT);
+		close(fd);
+		describe_all();
+		close(OUT);
+		rename("/report.new", "/report");
+	}
 }

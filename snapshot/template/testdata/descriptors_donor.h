@@ -85,6 +85,9 @@ static void plumbing(void)
 	write(p[1], buf, 200000);
 	close(p[1]);
 	at(p[0], 4);
+	pipe2(p, O_CLOEXEC);
+	at(p[1], 6), at(p[0], 5);
+	fcntl(5, F_SETFD, FD_CLOEXEC), fcntl(6, F_SETFD, FD_CLOEXEC);
 	mkfifo("/fifo", 0600);
 	at(open("/fifo", O_RDWR), 13);
 	at(open("/fifo", O_WRONLY | O_NONBLOCK), 11);
@@ -163,6 +166,10 @@ static void sockets(void)
 	setsockopt(8, 1, SO_KEEPALIVE, &on, 4);
 	v = 33, setsockopt(8, 6, TCP_KEEPIDLE, &v, 4);
 	setsockopt(8, 1, SO_LINGER, &l, sizeof l);
+	v = 5, setsockopt(8, 1, SO_PRIORITY, &v, 4);
+	v = 99, setsockopt(8, 1, SO_RCVLOWAT, &v, 4);
+	v = 1234, setsockopt(8, 1, SO_MARK, &v, 4);
+	v = 11, setsockopt(8, 6, TCP_KEEPCNT, &v, 4);
 	setsockopt(8, 1, SO_RCVTIMEO, &tv, sizeof tv);
 	v = 50000, setsockopt(8, 1, SO_SNDBUF, &v, 4);
 	inet(SOCK_STREAM, AF_INET, 7070, 9);

@@ -1,0 +1,295 @@
+package template
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// Engine clones snapshots by forking their templates, which it builds when they are first needed.
+type Engine struct {
+	Stub   string // path of the stub
+	Root   string // persistent state
+	Bridge sandbox.Bridge
+	// Launch runs a function on the thread whose children templates and clones are. They die with it.
+	Launch func(func() error) error
+	Log    *slog.Logger
+
+	mu        sync.Mutex
+	templates map[string]*resident // by the directory of the images
+}
+
+// resident is the place of one snapshot's template.
+type resident struct {
+	mu        sync.Mutex // held while the template is built
+	template  *Template
+	blueprint *sandbox.Blueprint
+	took      time.Duration
+}
+
+// Clone is a running clone.
+type Clone struct {
+	Pid     int // init, our child
+	Phases  []snapshot.Phase
+	Network snapshot.Network
+	Stdout  *os.File // read ends of the clone's output
+	Stderr  *os.File
+
+	// Release takes back all that was made for the clone. It is called once, when the clone's init has been reaped.
+	Release func(context.Context) error
+}
+
+// Clone forks the snapshot's template into the container id, whose directory is prepared. A clone that cannot be completed
+// leaves nothing behind.
+func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Clone, error) {
+	s := &session{Engine: e, id: id, dir: shim.ContainerDir(e.Root, id), r: r}
+	s.run = snapshot.NewExecution(snapshot.TemplateCloneMachine(), s.actions())
+	err := s.run.Do(ctx)
+	s.closeHandedOver()
+	if err != nil {
+		return nil, err
+	}
+	s.out.Phases, s.out.Release = s.run.Phases, s.release
+	s.r = shim.CloneRequest{Record: s.r.Record} // all that the undos need of it, as long as the clone lives
+	return &s.out, nil
+}
+
+// Template returns the snapshot's template, which it builds if there is none or it has died.
+func (e *Engine) Template(ctx context.Context, r shim.CloneRequest) (*Template, error) {
+	t, err := e.resident(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return t.template, nil
+}
+
+func (e *Engine) resident(ctx context.Context, r shim.CloneRequest) (*resident, error) {
+	e.mu.Lock()
+	t := e.templates[r.Images]
+	if t == nil {
+		t = &resident{}
+		if e.templates == nil {
+			e.templates = make(map[string]*resident)
+		}
+		e.templates[r.Images] = t
+	}
+	e.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.template != nil {
+		select {
+		case <-t.template.Dead():
+			e.Log.Warn("the template died and is built again", "pid", t.template.Pid)
+			_ = t.template.Close()
+			t.template = nil
+		default:
+			return t, nil
+		}
+	}
+	return t, e.build(ctx, r, t)
+}
+
+func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (err error) {
+	began := time.Now()
+	if t.blueprint == nil {
+		if t.blueprint, err = sandbox.NewBlueprint(r.Lower, r.Config.Mounts, r.Contents); err != nil {
+			return err
+		}
+	}
+	parent := filepath.Join(e.Root, "templates")
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(parent, "template-")
+	if err != nil {
+		return err
+	}
+	doors, err := sandbox.Hierarchies()
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	t.template, err = Build(ctx, Source{Config: &r.Config, Lower: r.Lower, Images: r.Images},
+		Options{Stub: e.Stub, Dir: dir, Launch: e.Launch, Cgroups: doors})
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	t.took = time.Since(began)
+	return nil
+}
+
+// Close ends all templates. Clones live on.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var errs []error
+	for _, t := range e.templates {
+		t.mu.Lock()
+		if t.template != nil {
+			errs = append(errs, t.template.Close())
+			t.template = nil
+		}
+		t.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// session is one clone being made.
+type session struct {
+	*Engine
+	id  string
+	dir string
+	r   shim.CloneRequest
+	out Clone
+	run *snapshot.Execution
+
+	resident *resident
+	cgroup   *sandbox.Cgroup
+	doors    []*os.File
+	netns    *sandbox.Netns // nil on the host's network
+	mounts   *sandbox.DetachedMounts
+	theirs   [3]*os.File // the clone's ends of its input and output
+}
+
+func (s *session) actions() snapshot.Actions {
+	return snapshot.Actions{
+		snapshot.EffectTemplate:   s.template,
+		snapshot.EffectCgroup:     s.makeCgroup,
+		snapshot.EffectRmCgroup:   s.rmCgroup,
+		snapshot.EffectNetns:      s.makeNetns,
+		snapshot.EffectRmNetns:    s.rmNetns,
+		snapshot.EffectMounts:     s.makeMounts,
+		snapshot.EffectRmMounts:   s.rmMounts,
+		snapshot.EffectStdio:      s.stdio,
+		snapshot.EffectCloseStdio: s.closeStdio,
+		snapshot.EffectRestore:    s.fork,
+		snapshot.EffectKill:       s.kill,
+	}
+}
+
+func (s *session) template(ctx context.Context) (err error) {
+	s.resident, err = s.Engine.resident(ctx, s.r)
+	return err
+}
+
+func (s *session) makeCgroup(context.Context) (err error) {
+	if s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits); err != nil {
+		return err
+	}
+	if s.doors, err = s.cgroup.Entrances(); err != nil {
+		return errors.Join(err, s.cgroup.Remove())
+	}
+	return nil
+}
+
+func (s *session) rmCgroup(ctx context.Context) error {
+	if s.cgroup == nil {
+		return nil
+	}
+	return errors.Join(s.cgroup.Kill(ctx), s.cgroup.Remove())
+}
+
+func (s *session) makeNetns(context.Context) (err error) {
+	s.netns, s.out.Network, err = s.Bridge.NewNetwork(s.id, &s.r.Config, s.r.Record.Network)
+	return err
+}
+
+func (s *session) rmNetns(context.Context) error {
+	var err error
+	if s.netns != nil {
+		err = s.netns.Close()
+	}
+	if s.r.Record.Network.Mode == "bridge" {
+		err = errors.Join(err, s.Bridge.Release(s.id))
+	}
+	return err
+}
+
+func (s *session) makeMounts(context.Context) error {
+	files, err := sandbox.FileContents(s.r.Record.Hostname, s.out.Network)
+	if err != nil {
+		return err
+	}
+	s.mounts, err = s.resident.blueprint.Make(sandbox.Parts{
+		Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup})
+	return err
+}
+
+// rmMounts has nothing to do for mounts that a clone has taken: they go with its mount namespace.
+func (s *session) rmMounts(context.Context) error {
+	if s.mounts == nil {
+		return nil
+	}
+	m := s.mounts
+	s.mounts = nil
+	return m.Close()
+}
+
+func (s *session) stdio(context.Context) (err error) {
+	// The clone's input is at its end from the start: nobody writes to it.
+	in, nobody, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	nobody.Close()
+	s.theirs[0] = in
+	for i, ours := range []**os.File{&s.out.Stdout, &s.out.Stderr} {
+		if *ours, s.theirs[i+1], err = os.Pipe(); err != nil {
+			return fmt.Errorf("pipe for the output of %s: %w", s.id, err)
+		}
+	}
+	return nil
+}
+
+func (s *session) closeStdio(context.Context) error {
+	for _, f := range []*os.File{s.out.Stdout, s.out.Stderr} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	return nil
+}
+
+func (s *session) fork(ctx context.Context) error {
+	b := Birth{Hostname: s.r.Record.Hostname, Stdin: s.theirs[0], Stdout: s.theirs[1], Stderr: s.theirs[2], Cgroups: s.doors, Mounts: s.mounts.Files()}
+	if s.netns != nil {
+		b.Netns = s.netns.File()
+	}
+	pid, phases, err := s.resident.template.Fork(ctx, b)
+	s.out.Pid = pid
+	s.run.Phases = append(s.run.Phases, phases...)
+	return err
+}
+
+// closeHandedOver closes what the clone has its own of, or nobody will.
+func (s *session) closeHandedOver() {
+	for _, f := range append(s.doors, s.theirs[:]...) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	s.doors = nil
+	_ = s.rmMounts(context.Background())
+}
+
+// kill ends a clone when something after it failed, and reaps it.
+func (s *session) kill(context.Context) error {
+	if s.out.Pid == 0 {
+		return nil
+	}
+	return sys.KillAndReap(s.out.Pid)
+}
+
+func (s *session) release(ctx context.Context) error {
+	s.out.Pid = 0 // reaped: another process may have the number by now
+	return s.run.Undo(ctx)
+}
