@@ -22,6 +22,8 @@ func knownOfClones() []difference {
 		{`says death signal \d+$|prctl: death signal`, "a clone dies with its shim"},
 		{`Cpus_allowed(_list)? |says processors `, "the processors that a thread may use are not in CRIU's images"},
 		{`/timerslack |says (thread .* )?slack \d+$|^threads: thread .* slack `, "timer slack is not in CRIU's images"},
+		{`^~ \d+/fd/90[01]/(address|tcp|option/(incoming_cpu|tcp window_clamp|ip multicast_ttl|queued)) |says connected `,
+			"connections are closed in a clone: these two descriptors are the ends of one"},
 		{`says io priority `, "priorities of input and output are not in CRIU's images"},
 	})
 }
@@ -36,6 +38,7 @@ func knownOf(engine string) []difference {
 		{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "CRIU makes shared memory without a file of a memfd"},
 		{`^~ \d+/fd/\d+/option/ip (ttl|tos) `, "CRIU does not keep IP_TTL and IP_TOS"},
 		{`^~ \d+/fd/\d+/option/ipv6 v6only 0 → 1$`, "CRIU sets IPV6_V6ONLY on sockets that are bound to an address of IPv6"},
+		{`^~ \d+/fd/90[01]/option/reuseport 0 → 1$`, "CRIU leaves SO_REUSEPORT set on a connection that it closes"},
 		{`^timerfds: timerfd \d+ has 0 seconds to go, not `, "CRIU stops an interval timer that has expired and was not read"},
 		{`^~ \d+/fd/[12]/flags \d+ → \d*1\d{5}$`, "CRIU opens the pipes of the log by name, which sets O_LARGEFILE"},
 		{`^~ \d+/fd/\d+/flags 0?2?300000 → 0?2?100000$`, "CRIU does not set O_DIRECTORY again"},

@@ -91,7 +91,12 @@ func (c *container) saveState() error {
 		return err
 	}
 	forJoining(s)
-	config, err := libcontainerConfig(s, c.record, filepath.Join(c.dir, "rootfs"), nil, c.log)
+	// libcontainer starts programs from there, and a clone may have its root file system in its own mount namespace alone.
+	rootfs := filepath.Join(c.dir, "rootfs")
+	if err := os.MkdirAll(rootfs, 0o700); err != nil {
+		return err
+	}
+	config, err := libcontainerConfig(s, c.record, rootfs, nil, c.log)
 	if err != nil {
 		return err
 	}

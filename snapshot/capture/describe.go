@@ -21,6 +21,10 @@ func describe(images string, cfg *snapshot.Config) error {
 	if err := im.SetDiesWithParent(); err != nil {
 		return err
 	}
+	// Nobody has sent the tasks of a clone a signal that would explain why a sleep of theirs was cut short.
+	if err := im.RepeatCalls(); err != nil {
+		return err
+	}
 	if cfg.Processes, err = im.Processes(); err != nil {
 		return err
 	}

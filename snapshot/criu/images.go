@@ -81,7 +81,7 @@ func (im *Images) indexMemfds() (map[uint32]*memfd.MemfdInodeEntry, error) {
 
 func (im *Images) core(pid uint32) (*criu_core.CoreEntry, error) {
 	c := &criu_core.CoreEntry{}
-	err := readOne(im.dir, fmt.Sprintf("core-%d.img", pid), magicCore, c)
+	err := readOne(im.dir, coreName(pid), magicCore, c)
 	return c, im.complete(err)
 }
 

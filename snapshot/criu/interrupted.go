@@ -2,11 +2,11 @@ package criu
 
 import (
 	"encoding/binary"
-	"fmt"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/core-x86"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-sa"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/siginfo"
 )
 
@@ -56,9 +56,9 @@ func (im *Images) RepeatCalls() error {
 // Could the call have failed with EINTR by itself? The kernel puts the number of a call aside (orig_ax) for as long as the
 // task is in it, and these calls end with EINTR in one way only: a signal has a handler to run. The handler returns by
 // rt_sigreturn, and a task that comes out of that, or that was stopped between two instructions, has a negative number
-// there. So with this number the task has not yet run a single instruction since. There remains a signal that came
-// together with the dump: it is pending, its handler runs first in a clone as well, and then EINTR is what the call has
-// to say.
+// there. So a task with this number has not run a single instruction since. There remains a signal that came together with
+// the dump: it is pending, its handler runs first in a clone as well, and then the call must say EINTR, for which the
+// program may be waiting.
 func interrupted(core, first *criu_core.CoreEntry) bool {
 	r := core.GetThreadInfo().GetGpregs()
 	if core.GetMtype() != criu_core.CoreEntry_X86_64 || r == nil || r.GetMode() != core_x86.UserX86RegsMode_NATIVE {
@@ -68,7 +68,38 @@ func interrupted(core, first *criu_core.CoreEntry) bool {
 		return false
 	}
 	blocked := core.GetThreadCore().GetBlkSigset()
-	return !waiting(core.GetThreadCore().GetSignalsP(), blocked) && !waiting(first.GetTc().GetSignalsS(), blocked)
+	if core.GetThreadCore().GetBlkSigset() == 0 {
+		blocked = core.GetTc().GetBlkSigset() // where the image of a first thread has it
+	}
+	for _, q := range []*siginfo.SignalQueueEntry{core.GetThreadCore().GetSignalsP(), first.GetTc().GetSignalsS()} {
+		for _, s := range q.GetSignals() {
+			if number := signalNumber(s); blocked>>(number-1)&1 == 0 && handled(first.GetTc().GetSigactions(), number) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func signalNumber(s *siginfo.SiginfoEntry) uint32 {
+	b := append(s.GetSiginfo(), 0, 0, 0, 0)
+	return binary.LittleEndian.Uint32(b)
+}
+
+// handled says whether the process has a handler for a signal. The actions of a process are in order of the signals, less
+// those two that can have none; a process whose actions are not known may have one.
+func handled(actions []*criu_sa.SaEntry, number uint32) bool {
+	i := int(number) - 1
+	for _, never := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		switch {
+		case number == uint32(never):
+			return false
+		case number > uint32(never):
+			i--
+		}
+	}
+	const ignored = 1 // and 0 is the default action
+	return i < 0 || i >= len(actions) || actions[i].GetSigaction() > ignored
 }
 
 // continued says whether an amd64 system call is one of those that the kernel continues by restart_syscall. Every other
@@ -87,16 +118,6 @@ func continued(number uint64) bool {
 	return false
 }
 
-// waiting says whether there is a signal in the queue that is not blocked.
-func waiting(q *siginfo.SignalQueueEntry, blocked uint64) bool {
-	for _, s := range q.GetSignals() {
-		if b := s.GetSiginfo(); len(b) < 4 || blocked>>(binary.LittleEndian.Uint32(b)-1)&1 == 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // afterSyscall says whether the instruction before ip is a system call. Code is rarely in the images: it lies in files,
 // and then that ip is where the task came out of one has to do.
 func (im *Images) afterSyscall(pages *pagemap, ip uint64) (bool, error) {
@@ -110,14 +131,11 @@ func (im *Images) afterSyscall(pages *pagemap, ip uint64) (bool, error) {
 	return string(code) == "\x0f\x05", err
 }
 
-// repeatCall takes a thread back to before the instruction that made its call. The kernel leaves the registers with the
-// arguments as they are.
-func repeatCall(core *criu_core.CoreEntry) error {
+// repeatCall takes a thread back to before the instruction that made its call. The kernel has left the arguments in the
+// registers.
+func repeatCall(core *criu_core.CoreEntry) (bool, error) {
 	r := core.GetThreadInfo().GetGpregs()
-	if r == nil {
-		return fmt.Errorf("has no registers")
-	}
 	r.Ax = new(r.GetOrigAx())
 	r.Ip = new(r.GetIp() - syscallLength)
-	return nil
+	return true, nil
 }

@@ -1,13 +1,10 @@
 package criu
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
 )
@@ -74,9 +71,6 @@ func pieces(r run, file string, wiped []span) (out []PageRun) {
 	return out
 }
 
-// rootCore returns the name of the core image of the root task.
-func (im *Images) rootCore() string { return fmt.Sprintf("core-%d.img", im.tree[0].GetPid()) }
-
 // DiesWithParent says whether the root task, once restored, gets SIGKILL when the thread that started CRIU ends.
 func (im *Images) DiesWithParent() (bool, error) {
 	core, err := im.core(im.tree[0].GetPid())
@@ -89,36 +83,14 @@ func (im *Images) DiesWithParent() (bool, error) {
 // SetDiesWithParent rewrites the image of the root task so that DiesWithParent is true. A root task that has asked for
 // another signal itself is left alone. The image is replaced atomically.
 func (im *Images) SetDiesWithParent() error {
-	path := filepath.Join(im.dir, im.rootCore())
-	records, err := readImage(im.dir, im.rootCore(), magicCore)
-	if err != nil {
-		return err
-	}
-	if len(records) == 0 {
-		return corrupt(path, "has no record")
-	}
-	var core criu_core.CoreEntry
-	if err := decode(path, records[0], &core); err != nil {
-		return err
-	}
-	if core.ThreadCore == nil {
-		return corrupt(path, "has no thread")
-	}
-	if core.ThreadCore.GetPdeathSig() != 0 {
-		return nil
-	}
-	core.ThreadCore.PdeathSig = new(uint32(syscall.SIGKILL))
-	first, err := proto.MarshalOptions{AllowPartial: true}.Marshal(&core)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	b := binary.LittleEndian.AppendUint32(nil, magicCommon)
-	b = appendRecord(binary.LittleEndian.AppendUint32(b, magicCore), first)
-	for _, r := range records[1:] {
-		b = appendRecord(b, r)
-	}
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return im.rewriteCore(im.tree[0].GetPid(), func(core *criu_core.CoreEntry) (bool, error) {
+		if core.ThreadCore == nil {
+			return false, errors.New("has no thread")
+		}
+		if core.ThreadCore.GetPdeathSig() != 0 {
+			return false, nil
+		}
+		core.ThreadCore.PdeathSig = new(uint32(syscall.SIGKILL))
+		return true, nil
+	})
 }

@@ -38,10 +38,10 @@ func TestSetDiesWithParent(t *testing.T) {
 	dir := t.TempDir()
 	ok(t, os.CopyFS(dir, os.DirFS("testdata/images")))
 	im := mustOpen(t, dir)
-	path := filepath.Join(dir, im.rootCore())
+	path := filepath.Join(dir, coreName(im.tree[0].GetPid()))
 	core := func() (*criu_core.CoreEntry, [][]byte) {
 		t.Helper()
-		records, err := readImage(dir, im.rootCore(), magicCore)
+		records, err := readImage(dir, coreName(im.tree[0].GetPid()), magicCore)
 		ok(t, err)
 		var c criu_core.CoreEntry
 		ok(t, decode(path, records[0], &c))
