@@ -47,6 +47,7 @@ setup-engines: ## … and Docker, containerd and podman, whose containers the te
 
 build: ## build bin/snapd-ctr (static), bin/snapd-ctr-shim and bin/snapd-ctr-stub
 	@$(STEP) "build snapd-ctr-stub" scripts/stub $(BIN)/snapd-ctr-stub
+	@$(STEP) "build the plugin of CRIU" scripts/criu-plugin $(BIN)/criu-plugins
 	@$(STEP) "build snapd-ctr" env CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/snapd-ctr ./cmd/snapd-ctr
 	@$(STEP) "build snapd-ctr-shim" env CGO_ENABLED=1 $(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o $(BIN)/snapd-ctr-shim ./cmd/snapd-ctr-shim
 	@if [ -x "$(CRIU_PREFIX)/sbin/criu" ]; then ln -sfn "$(CRIU_PREFIX)/sbin/criu" $(BIN)/criu; fi

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/picture"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
@@ -52,7 +53,7 @@ func TestControl(t *testing.T) {
 			t.Fatalf("change %s: %v", c.name, err)
 		}
 		lines := compare(made[0], look(t, clone.name, clone.engine, clone.container, report))
-		if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, c.want) }) {
+		if !slices.ContainsFunc(lines, func(l picture.Change) bool { return strings.Contains(l.String(), c.want) }) {
 			t.Errorf("%s was changed, and the comparison says only: %q", c.name, lines)
 		}
 	}
@@ -92,22 +93,26 @@ func slowThread(pid int) error {
 // damage changes a byte of a mapping that the report names.
 func damage(pid int, report []string) error {
 	for _, line := range report {
-		var at, size uint64
-		if n, _ := fmt.Sscanf(line, "memory private 0x%x+%d", &at, &size); n != 2 {
-			continue
+		var at, size int64
+		if n, _ := fmt.Sscanf(line, "memory private 0x%x+%d", &at, &size); n == 2 {
+			return flip(pid, at+size-1)
 		}
-		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		b := make([]byte, 1)
-		if _, err := f.ReadAt(b, int64(at+size-1)); err != nil {
-			return err
-		}
-		b[0] ^= 0x40
-		_, err = f.WriteAt(b, int64(at+size-1))
-		return err
 	}
 	return fmt.Errorf("no private mapping in %q", report)
+}
+
+// flip changes a bit of a process's memory.
+func flip(pid int, at int64) error {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		return err
+	}
+	b[0] ^= 0x40
+	_, err = f.WriteAt(b, at)
+	return err
 }

@@ -92,6 +92,15 @@ func TemplateCloneMachine() *Machine {
 	}, "")
 }
 
+// SlotMachine returns the machine of a sandbox made ahead of its clone.
+func SlotMachine() *Machine {
+	return NewMachine("slot", []Step{
+		{Do: EffectCgroup, Undo: EffectRmCgroup},
+		{Do: EffectNetns, Undo: EffectRmNetns},
+		{Do: EffectMounts, Undo: EffectRmMounts},
+	}, "")
+}
+
 // StartMachine returns the machine of the start of a new container.
 func StartMachine() *Machine {
 	return NewMachine("start", []Step{

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -55,6 +56,9 @@ func (e *engines) Clone(ctx context.Context, id string, r shim.CloneRequest) (*r
 	return got, nil
 }
 
+// Close ends the templates.
+func (e *engines) Close() error { return e.template.Close() }
+
 // memoryVariable is "eager" when clones are to have all of their memory before they run.
 const memoryVariable = "SNAPD_CTR_MEMORY"
 
@@ -77,9 +81,10 @@ func newEngines(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) *engi
 		stub = filepath.Join(filepath.Dir(self), "snapd-ctr-stub")
 	}
 	e := &engines{
-		criu:     &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: launch}, Root: paths.Root, Bridge: bridge},
-		template: &template.Engine{Stub: stub, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log},
-		log:      log,
+		criu: &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: launch}, Root: paths.Root, Bridge: bridge},
+		template: &template.Engine{Stub: stub, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log, Slots: slotsWanted(log),
+			Sweep: func(c snapshot.Container) error { return shim.SweepHost(context.Background(), paths, c) }},
+		log: log,
 	}
 	if os.Getenv(memoryVariable) == "eager" {
 		return e
@@ -91,6 +96,25 @@ func newEngines(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) *engi
 	}
 	e.criu.Guard, e.criu.Lazy = guard, true
 	return e
+}
+
+// slotsVariable is how many sandboxes a shim with a template keeps ready.
+const (
+	slotsVariable = "SNAPD_CTR_SLOTS"
+	defaultSlots  = 8
+)
+
+func slotsWanted(log *slog.Logger) int {
+	v := os.Getenv(slotsVariable)
+	if v == "" {
+		return defaultSlots
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		log.Warn("not a number of sandboxes", "variable", slotsVariable, "value", v)
+		return defaultSlots
+	}
+	return n
 }
 
 func startGuard() (*sys.Guard, error) {

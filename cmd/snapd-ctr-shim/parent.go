@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -179,6 +180,11 @@ func (p *parent) end() {
 		case <-c.done:
 		case <-ctx.Done():
 			c.log.Error("not gone when the shim ended")
+		}
+	}
+	if c, ok := p.engine.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			p.log.Error("end the engine", "error", err)
 		}
 	}
 }

@@ -55,23 +55,63 @@ func (p *Picture) value(name string) (string, bool) {
 	return p.facts[i].value, true
 }
 
-// Diff returns the facts that are not in both pictures, one line each: "- NAME VALUE" for what only a has, "+ NAME VALUE"
-// for what only b has, "~ NAME VALUE → VALUE" for what is another. Remaining times that are close count as equal.
-func Diff(a, b *Picture) []string {
-	var out []string
+// Change is one fact that two pictures do not share. Sign is '-' where only the first has it, '+' where only the second has
+// it, and '~' where both have it with other values.
+type Change struct {
+	Sign     byte
+	Name     string
+	From, To string
+}
+
+// String returns the change as a line: "- NAME VALUE", "+ NAME VALUE" or "~ NAME VALUE → VALUE".
+func (c Change) String() string {
+	switch c.Sign {
+	case '-':
+		return "- " + c.Name + " " + c.From
+	case '+':
+		return "+ " + c.Name + " " + c.To
+	default:
+		return "~ " + c.Name + " " + c.From + " → " + c.To
+	}
+}
+
+// Reversed returns what the comparison would say had the pictures changed places.
+func (c Change) Reversed() Change {
+	c.From, c.To = c.To, c.From
+	switch c.Sign {
+	case '-':
+		c.Sign = '+'
+	case '+':
+		c.Sign = '-'
+	}
+	return c
+}
+
+// Changes returns the facts that are not in both pictures. Remaining times that are close count as equal.
+func Changes(a, b *Picture) []Change {
+	var out []Change
 	for _, f := range a.facts {
 		other, ok := b.value(f.name)
 		switch {
 		case !ok:
-			out = append(out, "- "+f.name+" "+f.value)
+			out = append(out, Change{'-', f.name, f.value, ""})
 		case !alike(f.value, other):
-			out = append(out, "~ "+f.name+" "+f.value+" → "+other)
+			out = append(out, Change{'~', f.name, f.value, other})
 		}
 	}
 	for _, f := range b.facts {
 		if _, ok := a.value(f.name); !ok {
-			out = append(out, "+ "+f.name+" "+f.value)
+			out = append(out, Change{'+', f.name, "", f.value})
 		}
+	}
+	return out
+}
+
+// Diff returns [Changes] as lines.
+func Diff(a, b *Picture) []string {
+	var out []string
+	for _, c := range Changes(a, b) {
+		out = append(out, c.String())
 	}
 	return out
 }

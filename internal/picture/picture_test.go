@@ -27,6 +27,11 @@ func TestDiff(t *testing.T) {
 	if got := Diff(a, b); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	for i, c := range Changes(a, b) {
+		if r := c.Reversed(); r.Reversed() != c || i == 0 && r.String() != "~ 1/x 2 → 1" || i == 1 && r.String() != "+ 1/gone z" {
+			t.Errorf("%q reversed is %q", c, r)
+		}
+	}
 	if got := Diff(a, a); len(got) > 0 {
 		t.Errorf("a picture differs from itself: %q", got)
 	}

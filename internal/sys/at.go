@@ -57,8 +57,17 @@ func (d Dir) Create(name string, mode uint32) (*os.File, error) {
 
 // WriteFile makes a regular file with the content.
 func (d Dir) WriteFile(name string, content []byte, mode uint32) error {
+	return d.write(name, content, unix.O_CREAT|unix.O_EXCL, mode)
+}
+
+// Rewrite replaces the content of a regular file.
+func (d Dir) Rewrite(name string, content []byte) error {
+	return d.write(name, content, unix.O_TRUNC, 0)
+}
+
+func (d Dir) write(name string, content []byte, flags int, mode uint32) error {
 	fd, err := retryInterrupted(func() (int, error) {
-		return unix.Openat(int(d), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+		return unix.Openat(int(d), name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|flags, mode)
 	})
 	if err != nil {
 		return d.failed("openat", name, err)

@@ -44,6 +44,13 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		return nil, err
 	}
 	live := make(map[string]bool)
+	slots, err := shim.AllSlots(l.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range slots {
+		live[id] = true // or its shim was killed: the next one of its snapshot clears it away
+	}
 	for _, c := range cs {
 		if c.Status == snapshot.StatusCreating && l.abandoned(c.ID) {
 			out = append(out, mend(repair, "container "+c.Name, "was being made when its maker was killed", func() error { return l.sweep(&c) }))

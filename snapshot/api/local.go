@@ -67,8 +67,23 @@ func OpenLocal(ctx context.Context, cfg Config) (*Local, error) {
 		return nil, err
 	}
 	return &Local{
-		cfg: cfg, store: st, tool: criu.Tool{Path: cfg.CRIU}, bridge: bridge,
+		cfg: cfg, store: st, tool: criu.Tool{Path: cfg.CRIU, Plugins: plugins(cfg.Shim)}, bridge: bridge,
 	}, nil
+}
+
+// pluginsVariable names the directory of our plugin of CRIU, which else lies beside the shim.
+const pluginsVariable = "SNAPD_CTR_CRIU_PLUGINS"
+
+// plugins returns the directory of our plugin of CRIU; empty where there is none, as on other machines than x86-64.
+func plugins(shim string) string {
+	dir := os.Getenv(pluginsVariable)
+	if dir == "" {
+		dir = filepath.Join(filepath.Dir(shim), "criu-plugins")
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return ""
+	}
+	return dir
 }
 
 // Close closes the service. Containers go on.

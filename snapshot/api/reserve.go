@@ -76,6 +76,13 @@ func (l *Local) checkRoom(records []snapshot.Container, making map[string]bool) 
 			wanted++
 		}
 	}
+	if len(records) > 0 && records[0].Snapshot != "" { // slots have their addresses already
+		slots, err := shim.Slots(l.cfg.Root, records[0].Snapshot)
+		if err != nil {
+			return err
+		}
+		wanted -= min(wanted, len(slots))
+	}
 	if wanted == 0 {
 		return nil
 	}
@@ -98,9 +105,12 @@ func (l *Local) checkRoom(records []snapshot.Container, making map[string]bool) 
 }
 
 func (l *Local) reserveOne(c snapshot.Container) (*reservation, error) {
+	claimed := c.Snapshot != "" && c.Engine != snapshot.EngineCRIU && l.claim(&c)
 	dir := shim.ContainerDir(l.cfg.Root, c.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
+	if !claimed {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	lock, err := sys.LockFile(filepath.Join(dir, makerLock))
 	if err != nil {
@@ -111,6 +121,30 @@ func (l *Local) reserveOne(c snapshot.Container) (*reservation, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &reservation{record: c, lock: lock}, nil
+}
+
+// claim puts a clone into a slot of its snapshot: its id becomes the slot's, whose directory is its own from then on. It
+// says whether there was one.
+func (l *Local) claim(c *snapshot.Container) bool {
+	ids, err := shim.Slots(l.cfg.Root, c.Snapshot)
+	if err != nil {
+		return false
+	}
+	for _, id := range ids {
+		if ok, err := shim.ClaimSlot(l.cfg.Root, c.Snapshot, id); !ok || err != nil {
+			continue
+		}
+		old := snapshot.ShortID(c.ID)
+		c.ID, c.Cgroup = id, l.cgroupOf(id)
+		if c.Name == old {
+			c.Name = snapshot.ShortID(id)
+		}
+		if c.Hostname == old {
+			c.Hostname = snapshot.ShortID(id)
+		}
+		return true
+	}
+	return false
 }
 
 // abandoned says whether nobody is at work on a container that is being made.

@@ -65,6 +65,7 @@ func (c *Capturer) Capture(ctx context.Context, r Request) (*Result, error) {
 	}
 	s := &session{Capturer: c, Request: r}
 	defer func() { s.fast.Close() }()
+	defer func() { s.strays.close() }()
 	s.run = snapshot.NewExecution(snapshot.CaptureMachine(r.Stop), s.actions())
 	s.run.Progress = r.Progress
 	if err := s.run.Do(ctx); err != nil {
@@ -83,6 +84,8 @@ type session struct {
 	txn    *store.Txn
 	fast   *sys.ScratchFS // where CRIU writes; nil: to the staging directory
 	dump   *criu.Dump
+	strays strays
+	places map[string]criu.Place // of the strays
 	layers []snapshot.Layer
 	made   *snapshot.Snapshot
 
@@ -213,6 +216,10 @@ func (s *session) freeze(ctx context.Context) error {
 		s.cfg.NetnsKey = netnsKey
 		external = append(external, fmt.Sprintf("net[%d]:%s", inode, netnsKey))
 	}
+	if s.strays, err = findStrays(s.Source.Pid); err != nil {
+		return err
+	}
+	external = append(external, s.strays.external()...)
 	s.guests = guests(s.Source.Pid, s.Source.Cgroup)
 	s.cfg.Created = time.Now().UTC()
 	s.dump, err = s.Tool.Dump(ctx, criu.DumpOptions{

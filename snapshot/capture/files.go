@@ -47,6 +47,10 @@ func (s *session) contentFile(i int) string {
 // files writes the container's own files while its tasks are frozen: those of its root file system that differ from
 // the base, and the content of its tmpfs mounts and generated files.
 func (s *session) files(ctx context.Context) error {
+	var err error
+	if s.places, err = s.strays.places(s.Source.Pid); err != nil {
+		return err
+	}
 	if s.Source.Upper != "" {
 		err := writeFile(filepath.Join(s.txn.Dir(), rootfsFile), func(w io.Writer) error {
 			return store.WriteLayer(ctx, w, s.Source.Upper)
@@ -94,6 +98,9 @@ func (s *session) seal(context.Context) error {
 	if s.cfg.Memory, err = criu.ElideZeros(s.imagesDir()); err != nil {
 		return err
 	}
+	if err := s.placeStrays(); err != nil {
+		return err
+	}
 	if err := describe(s.imagesDir(), &s.cfg); err != nil {
 		return err
 	}
@@ -102,6 +109,15 @@ func (s *session) seal(context.Context) error {
 			Detail: fmt.Sprintf("%d processes that exec started are not part of the snapshot", s.guests)})
 	}
 	return nil
+}
+
+// placeStrays makes the strays files of the container in the images.
+func (s *session) placeStrays() error {
+	im, err := criu.Open(s.imagesDir())
+	if err != nil {
+		return err
+	}
+	return im.PlaceFiles(s.places)
 }
 
 func (s *session) blobs(context.Context) error {

@@ -64,7 +64,7 @@ func (t Tool) Dump(ctx context.Context, o DumpOptions) (*Dump, error) {
 		return nil, err
 	}
 	defer dirs.close()
-	if d.s, err = t.open(nil, nil, o.PidFile); err != nil {
+	if d.s, err = t.open(t.plugins(o.Pid), nil, o.PidFile); err != nil {
 		return nil, err
 	}
 	if err := d.s.send(&rpc.CriuReq{Type: rpc.CriuReqType_DUMP.Enum(), Opts: o.request(dirs)}); err != nil {

@@ -2,6 +2,7 @@ package criu
 
 import (
 	"encoding/binary"
+	"fmt"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/core-x86"
@@ -12,6 +13,15 @@ import (
 
 // syscallLength is the length of the instruction by which a 64-bit task calls the kernel.
 const syscallLength = 2
+
+// plugins returns the environment by which CRIU finds the plugin that does for tasks which run on after a dump what
+// RepeatCalls does in the images.
+func (t Tool) plugins(root int) []string {
+	if t.Plugins == "" {
+		return nil
+	}
+	return []string{"CRIU_LIBS_DIR=" + t.Plugins, fmt.Sprintf("SNAPD_CTR_TREE=%d", root)}
+}
 
 // RepeatCalls rewrites the images so that every thread which the dump took out of a call with a timeout makes that call
 // again, with its whole timeout, as its first act. Of a task that is merely stopped the kernel continues such a call
@@ -68,8 +78,8 @@ func interrupted(core, first *criu_core.CoreEntry) bool {
 		return false
 	}
 	blocked := core.GetThreadCore().GetBlkSigset()
-	if core.GetThreadCore().GetBlkSigset() == 0 {
-		blocked = core.GetTc().GetBlkSigset() // where the image of a first thread has it
+	if core.GetTc() != nil {
+		blocked = core.GetTc().GetBlkSigset() // where CRIU has it of a first thread
 	}
 	for _, q := range []*siginfo.SignalQueueEntry{core.GetThreadCore().GetSignalsP(), first.GetTc().GetSignalsS()} {
 		for _, s := range q.GetSignals() {
@@ -82,8 +92,9 @@ func interrupted(core, first *criu_core.CoreEntry) bool {
 }
 
 func signalNumber(s *siginfo.SiginfoEntry) uint32 {
-	b := append(s.GetSiginfo(), 0, 0, 0, 0)
-	return binary.LittleEndian.Uint32(b)
+	var first [4]byte
+	copy(first[:], s.GetSiginfo())
+	return binary.LittleEndian.Uint32(first[:])
 }
 
 // handled says whether the process has a handler for a signal. The actions of a process are in order of the signals, less

@@ -19,6 +19,9 @@ import (
 // run at once.
 type Tool struct {
 	Path string // the binary
+	// Plugins, if not empty, is the directory with our plugin for dumps (scripts/criu-plugin) and nothing else. Without it
+	// the calls with a timeout that tasks are in fail with EINTR where the tasks run on after a dump.
+	Plugins string
 
 	// Launch, if not nil, is called with the function that starts criu. What CRIU restores counts the thread that called
 	// that function as its parent.

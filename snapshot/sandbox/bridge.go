@@ -205,6 +205,23 @@ func (b Bridge) Release(id string) error {
 	return err
 }
 
+// Free is Release for who knows the address: others' leases are not read.
+func (b Bridge) Free(id string, addr netip.Addr) error {
+	l, err := openLeases(b.Dir, b.Subnet)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	left, err := l.give(addr, id)
+	if err == nil && left == 0 {
+		err = b.remove()
+	}
+	if err != nil {
+		return fmt.Errorf("free address %s of bridge %s: %w", addr, b.Name, err)
+	}
+	return nil
+}
+
 // sweep frees the addresses of the containers that are gone, and returns their ids.
 func (b Bridge) sweep(gone func(id string) bool) ([]string, error) {
 	if _, err := os.Stat(b.Dir); errors.Is(err, os.ErrNotExist) {

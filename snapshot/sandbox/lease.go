@@ -127,6 +127,23 @@ func (l *leases) free(gone func(id string) bool) (freed []string, left int, err 
 	return freed, left, nil
 }
 
+// give ends the lease of one address if it is id's, and returns how many are left.
+func (l *leases) give(addr netip.Addr, id string) (left int, err error) {
+	file := filepath.Join(l.dir, addr.String())
+	holder, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return 0, err
+	case string(holder) == id:
+		if err := os.Remove(file); err != nil {
+			return 0, err
+		}
+	}
+	taken, err := l.taken()
+	return len(taken), err
+}
+
 // gatewayOf returns the first address of the subnet after the network's own.
 func gatewayOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 

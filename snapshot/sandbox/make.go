@@ -158,3 +158,19 @@ func detachedVolume(m snapshot.Mount, flags sys.MountFlags) (*sys.DetachedMount,
 	}
 	return d, err
 }
+
+// Rewrite replaces the content of files that are one clone's alone, in mounts that were made before it was known which.
+func (b *Blueprint) Rewrite(d *DetachedMounts, own map[string][]byte) error {
+	if len(b.files) == 0 {
+		return nil
+	}
+	files := sys.DirOf(d.mounts[len(d.mounts)-1].File())
+	for _, f := range b.files {
+		if content, ok := own[f.path]; ok {
+			if err := files.Rewrite(f.name, content); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -127,3 +127,13 @@ func benchmark(b *testing.B, unpack bool) {
 		must(b, err)
 	}
 }
+
+// BenchmarkFurtherUnpack finds a snapshot that has been unpacked: what each clone but the first costs the store.
+func BenchmarkFurtherUnpack(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "store"))
+	sn := publish(b, s, "web", sample{seed: 1})
+	for b.Loop() {
+		_, err := s.Unpack(b.Context(), sn.ID)
+		must(b, err)
+	}
+}

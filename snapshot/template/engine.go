@@ -24,6 +24,10 @@ type Engine struct {
 	// Launch runs a function on the thread whose children templates and clones are. They die with it.
 	Launch func(func() error) error
 	Log    *slog.Logger
+	// Slots is how many sandboxes are kept ready for clones of each snapshot that has a template.
+	Slots int
+	// Sweep takes away what a dead shim left of a container on the host.
+	Sweep func(snapshot.Container) error
 
 	mu        sync.Mutex
 	templates map[string]*resident // by the directory of the images
@@ -34,6 +38,7 @@ type resident struct {
 	mu        sync.Mutex // held while the template is built
 	template  *Template
 	blueprint *sandbox.Blueprint
+	slots     *slots
 	took      time.Duration
 }
 
@@ -56,6 +61,9 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Cl
 	s.run = snapshot.NewExecution(snapshot.TemplateCloneMachine(), s.actions())
 	err := s.run.Do(ctx)
 	s.closeHandedOver()
+	if s.resident != nil && s.resident.slots != nil {
+		s.resident.slots.nudge()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -73,17 +81,23 @@ func (e *Engine) Template(ctx context.Context, r shim.CloneRequest) (*Template, 
 	return t.template, nil
 }
 
-func (e *Engine) resident(ctx context.Context, r shim.CloneRequest) (*resident, error) {
+// place returns the place of the template of the snapshot with these images, there or not.
+func (e *Engine) place(images string) *resident {
 	e.mu.Lock()
-	t := e.templates[r.Images]
+	defer e.mu.Unlock()
+	t := e.templates[images]
 	if t == nil {
 		t = &resident{}
 		if e.templates == nil {
 			e.templates = make(map[string]*resident)
 		}
-		e.templates[r.Images] = t
+		e.templates[images] = t
 	}
-	e.mu.Unlock()
+	return t
+}
+
+func (e *Engine) resident(ctx context.Context, r shim.CloneRequest) (*resident, error) {
+	t := e.place(r.Images)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.template != nil {
@@ -124,6 +138,9 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	t.took = time.Since(began)
+	if t.slots == nil && e.Slots > 0 {
+		t.slots = newSlots(e, r, t, e.Slots)
+	}
 	return nil
 }
 
@@ -134,6 +151,10 @@ func (e *Engine) Close() error {
 	var errs []error
 	for _, t := range e.templates {
 		t.mu.Lock()
+		if t.slots != nil {
+			errs = append(errs, t.slots.Close())
+			t.slots = nil
+		}
 		if t.template != nil {
 			errs = append(errs, t.template.Close())
 			t.template = nil
@@ -153,6 +174,7 @@ type session struct {
 	run *snapshot.Execution
 
 	resident *resident
+	slot     *session // what was made ahead for this one; nil: nothing
 	cgroup   *sandbox.Cgroup
 	doors    []*os.File
 	netns    *sandbox.Netns // nil on the host's network
@@ -177,18 +199,19 @@ func (s *session) actions() snapshot.Actions {
 }
 
 func (s *session) template(ctx context.Context) (err error) {
-	s.resident, err = s.Engine.resident(ctx, s.r)
+	if s.resident, err = s.Engine.resident(ctx, s.r); err == nil && s.resident.slots != nil {
+		s.slot = s.resident.slots.take(s.id)
+	}
 	return err
 }
 
 func (s *session) makeCgroup(context.Context) (err error) {
-	if s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits); err != nil {
+	if s.slot == nil {
+		s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits)
 		return err
 	}
-	if s.doors, err = s.cgroup.Entrances(); err != nil {
-		return errors.Join(err, s.cgroup.Remove())
-	}
-	return nil
+	s.cgroup = s.slot.cgroup
+	return s.cgroup.SetLimits(s.r.Record.Limits)
 }
 
 func (s *session) rmCgroup(ctx context.Context) error {
@@ -199,6 +222,10 @@ func (s *session) rmCgroup(ctx context.Context) error {
 }
 
 func (s *session) makeNetns(context.Context) (err error) {
+	if s.slot != nil {
+		s.netns, s.out.Network = s.slot.netns, s.slot.out.Network
+		return nil
+	}
 	s.netns, s.out.Network, err = s.Bridge.NewNetwork(s.id, &s.r.Config, s.r.Record.Network)
 	return err
 }
@@ -209,7 +236,7 @@ func (s *session) rmNetns(context.Context) error {
 		err = s.netns.Close()
 	}
 	if s.r.Record.Network.Mode == "bridge" {
-		err = errors.Join(err, s.Bridge.Release(s.id))
+		err = errors.Join(err, s.Bridge.Free(s.id, s.out.Network.Address))
 	}
 	return err
 }
@@ -218,6 +245,10 @@ func (s *session) makeMounts(context.Context) error {
 	files, err := sandbox.FileContents(s.r.Record.Hostname, s.out.Network)
 	if err != nil {
 		return err
+	}
+	if s.slot != nil {
+		s.mounts = s.slot.mounts
+		return s.resident.blueprint.Rewrite(s.mounts, files)
 	}
 	s.mounts, err = s.resident.blueprint.Make(sandbox.Parts{
 		Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup})
@@ -260,6 +291,11 @@ func (s *session) closeStdio(context.Context) error {
 }
 
 func (s *session) fork(ctx context.Context) error {
+	doors, err := s.cgroup.Entrances()
+	if err != nil {
+		return err
+	}
+	s.doors = doors
 	b := Birth{Hostname: s.r.Record.Hostname, Stdin: s.theirs[0], Stdout: s.theirs[1], Stderr: s.theirs[2], Cgroups: s.doors, Mounts: s.mounts.Files()}
 	if s.netns != nil {
 		b.Netns = s.netns.File()

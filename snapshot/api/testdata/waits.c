@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -56,14 +57,15 @@ static void *count(void *arg) {
 	return arg;
 }
 
-// With an argument the first thread does not wait in one of these calls.
+// The first thread waits in the call that the argument names.
 int main(int argc, char **argv) {
-	(void)argv;
-	void *(*start[])(void *) = {in_poll, in_futex, in_clock, count, in_nanosleep};
-	for (int i = 0; i < (argc > 1 ? 5 : 4); i++) {
-		pthread_t t;
-		if (pthread_create(&t, 0, start[i], 0)) return 2;
-	}
-	if (argc > 1) pause();
-	in_nanosleep(0);
+	static const struct { const char *name; void *(*wait)(void *); } calls[] = {
+		{"nanosleep", in_nanosleep}, {"poll", in_poll}, {"futex", in_futex}, {"clock_nanosleep", in_clock},
+	};
+	pthread_t t;
+	if (argc != 2 || pthread_create(&t, 0, count, 0)) return 2;
+	for (int i = 0; i < 4; i++)
+		if (strcmp(argv[1], calls[i].name) && pthread_create(&t, 0, calls[i].wait, 0)) return 2;
+	for (int i = 0; i < 4; i++)
+		if (!strcmp(argv[1], calls[i].name)) calls[i].wait(0);
 }

@@ -1,0 +1,162 @@
+package template
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+)
+
+// refillPause is for how long no clone must have been asked for before slots are made again: making them takes the same
+// processors as making clones.
+const refillPause = 20 * time.Millisecond
+
+// slots are the sandboxes made ahead for one snapshot's clones. A slot is a clone's session that has gone as far as
+// its sandbox, under an id of its own, by which the one who wants a clone claims it (see [shim.ClaimSlot]).
+type slots struct {
+	engine   *Engine
+	like     shim.CloneRequest // the first clone's
+	resident *resident
+	want     int
+
+	mu     sync.Mutex
+	ready  map[string]*session
+	asked  time.Time // when a clone was last asked for
+	wake   chan struct{}
+	closed bool
+	gone   sync.WaitGroup
+}
+
+func newSlots(e *Engine, like shim.CloneRequest, t *resident, want int) *slots {
+	s := &slots{engine: e, like: like, resident: t, want: want, ready: make(map[string]*session), wake: make(chan struct{}, 1)}
+	s.sweep()
+	s.gone.Go(s.fill)
+	s.nudge()
+	return s
+}
+
+// take returns the slot with the id, nil if there is none.
+func (s *slots) take(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = time.Now()
+	slot := s.ready[id]
+	delete(s.ready, id)
+	return slot
+}
+
+// nudge has slots made where they are lacking.
+func (s *slots) nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fill makes slots until there are enough, whenever it is woken, and none while clones are being asked for.
+func (s *slots) fill() {
+	for range s.wake {
+		for s.lacking() {
+			if err := s.add(); err != nil {
+				s.engine.Log.Warn("a sandbox could not be made ahead", "error", err)
+				break
+			}
+		}
+	}
+}
+
+func (s *slots) lacking() bool {
+	for {
+		s.mu.Lock()
+		closed, have, quiet := s.closed, len(s.ready), time.Since(s.asked)
+		s.mu.Unlock()
+		if closed || have >= s.want {
+			return false
+		}
+		if quiet >= refillPause {
+			return true
+		}
+		time.Sleep(refillPause - quiet)
+	}
+}
+
+// add makes a slot. Its directory is made under another name and gets its own when all is ready.
+func (s *slots) add() error {
+	id := snapshot.NewID()
+	dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
+	making := filepath.Join(filepath.Dir(filepath.Dir(dir)), ".making-"+id)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.Mkdir(making, 0o700)); err != nil {
+		return err
+	}
+	r := s.like
+	r.Record.ID, r.Record.Hostname, r.Record.Limits = id, "", snapshot.Limits{}
+	r.Record.Cgroup = path.Join(path.Dir(s.like.Record.Cgroup), id)
+	slot := &session{Engine: s.engine, id: id, dir: making, r: r, resident: s.resident}
+	slot.run = snapshot.NewExecution(snapshot.SlotMachine(), slot.actions())
+	if err := slot.run.Do(context.Background()); err != nil {
+		return errors.Join(err, os.RemoveAll(making))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return slot.discard(making)
+	}
+	if err := os.Rename(making, dir); err != nil {
+		return errors.Join(err, slot.discard(making))
+	}
+	s.ready[id] = slot
+	return nil
+}
+
+// discard takes back a slot that nobody has claimed.
+func (s *session) discard(dir string) error {
+	s.closeHandedOver()
+	return errors.Join(s.run.Undo(context.Background()), os.RemoveAll(dir))
+}
+
+// Close takes back all slots but those that have been claimed.
+func (s *slots) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	close(s.wake)
+	s.mu.Unlock()
+	s.gone.Wait()
+	var errs []error
+	for id, slot := range s.ready {
+		// Not while somebody claims it: whose the directory is decides it.
+		dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
+		if err := os.Rename(dir, dir+".gone"); err == nil {
+			errs = append(errs, slot.discard(dir+".gone"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep takes away what a shim that was killed left of its slots. There is one shim for a snapshot.
+func (s *slots) sweep() {
+	ids, err := shim.Slots(s.engine.Root, s.like.Record.Snapshot)
+	if err != nil {
+		return
+	}
+	for _, id := range ids {
+		dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
+		if os.Rename(dir, dir+".gone") != nil {
+			continue
+		}
+		c := snapshot.Container{ID: id, Cgroup: path.Join(path.Dir(s.like.Record.Cgroup), id), Network: snapshot.Network{Mode: "bridge"}}
+		if err := errors.Join(s.engine.Sweep(c), os.RemoveAll(dir+".gone")); err != nil {
+			s.engine.Log.Warn("a dead shim's sandbox could not be cleared away", "id", id, "error", err)
+		}
+	}
+}
