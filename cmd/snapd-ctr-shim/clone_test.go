@@ -17,6 +17,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/restore"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
 // fakeEngine makes a "clone" by starting a script in namespaces of its own. What matters to the shim is the same: a child
@@ -65,7 +66,7 @@ func cloning(t *testing.T, e *fakeEngine) (h *host, p *parent, id string, reques
 	h = newHost(t)
 	t.Cleanup(h.checkClean)
 	e.root = h.paths.Root
-	p = &parent{paths: h.paths, socket: h.paths.Socket("test"), engine: e, log: slog.New(slog.DiscardHandler),
+	p = &parent{paths: h.paths, socket: h.paths.Socket("test"), engine: e, templates: &template.Engine{}, log: slog.New(slog.DiscardHandler),
 		containers: make(map[string]*container)}
 	id, start := h.prepare("none", "/bin/sh")
 	spec, err := os.ReadFile(shim.ContainerDir(h.paths.Root, id) + "/config.json")

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -69,20 +68,17 @@ const (
 	guardLinger = 2 * time.Second // a clone is killed in milliseconds
 )
 
-// stubVariable names the stub of templates, which else lies beside this program.
-const stubVariable = "SNAPD_CTR_STUB"
-
 // newEngines returns the engines. Clones are children of one thread, which lives as long as the shim: they get SIGKILL
 // when it ends.
 func newEngines(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) *engines {
 	launch := sys.NewThread().Do
-	stub := os.Getenv(stubVariable)
-	if self, err := os.Executable(); stub == "" && err == nil {
-		stub = filepath.Join(filepath.Dir(self), "snapd-ctr-stub")
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
 	}
 	e := &engines{
 		criu: &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: launch}, Root: paths.Root, Bridge: bridge},
-		template: &template.Engine{Stub: stub, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log, Slots: slotsWanted(log),
+		template: &template.Engine{Stub: template.StubOf(self), Check: checkHost, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log, Slots: slotsWanted(log),
 			Sweep: func(c snapshot.Container) error { return shim.SweepHost(context.Background(), paths, c) }},
 		log: log,
 	}

@@ -118,9 +118,10 @@ func newParent(args []string, log *slog.Logger) (p *parent, socket string, err e
 			return nil, "", fmt.Errorf("subnet: %w", err)
 		}
 	}
+	engines := newEngines(paths, bridge, log)
 	return &parent{
 		paths: paths, bridge: bridge, socket: socket, log: log,
-		engine:     newEngines(paths, bridge, log),
+		engine: engines, templates: engines.template,
 		containers: make(map[string]*container),
 	}, socket, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
 // parent is the parent of the containers of this shim. It implements [shim.Handler].
@@ -19,7 +20,9 @@ type parent struct {
 	paths  shim.Paths
 	bridge sandbox.Bridge
 	engine engine
-	socket string
+	// templates are those of the engine that needs some.
+	templates *template.Engine
+	socket    string
 	log    *slog.Logger
 
 	mu         sync.Mutex
@@ -153,8 +156,12 @@ func (p *parent) Delete(ctx context.Context, id string) error {
 	return shim.Remove(ctx, p.paths, id)
 }
 
-// Idle says whether there is no container that runs. An exited one needs no parent: its record says everything.
+// Idle says whether there is no container that runs, and no template that is to stay. An exited container needs no parent:
+// its record says everything.
 func (p *parent) Idle() bool {
+	if p.templates.Pinned() {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.containers) == 0

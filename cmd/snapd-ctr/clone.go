@@ -43,8 +43,8 @@ func newCloneCommand(a *app) *cli.Command {
     snapd-ctr clone warm --name worker -n 3 -m 256m
 
 Each clone is a container of its own, with its own files, address, host name, limits and log, and is used like any
-other. Connections that were open when the snapshot was taken are closed in clones. A limit that is given replaces that
-of the snapshot; the others stay.` + exitStatus(codePartial, 10, 11, 13, 15, 17),
+other. Connections that were open when the snapshot was taken are closed in clones, and a sleep begins anew.
+A limit that is given replaces that of the snapshot; the others stay.` + exitStatus(codePartial, 10, 11, 13, 15, 17),
 		Action: a.do(func(ctx context.Context, args []string) error {
 			return a.with(ctx, func(svc api.Service) error { return runClone(ctx, a, svc, &o, o.request(args[0])) })
 		}),

@@ -46,9 +46,6 @@ func newDetachedOverlay(lower []string, upper, work string, options []MountOptio
 	}
 	defer fs.close()
 	one := func(key, value string) error { return fs.set(MountOption{key, value}) }
-	if err := one("source", "overlay"); err != nil {
-		return nil, err
-	}
 	if err := setLower(one, lower, each); err != nil {
 		return nil, err
 	}

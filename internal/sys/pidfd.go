@@ -51,23 +51,38 @@ func (p *Process) Exited(ctx context.Context) error {
 	return errors.Join(err, poll)
 }
 
-// Reap collects the status of a child that has exited: its exit code, or 128 plus the signal that ended it. It does not
-// wait; EAGAIN says that the child still runs.
+// reapLimit is how long a child that has ended may still be held by a tracer, which is the first to hear of its end.
+const reapLimit = 5 * time.Second
+
+// Reap collects the status of a child that has exited: its exit code, or 128 plus the signal that ended it. A child that a
+// tracer still holds is waited for, for seconds at most; EAGAIN says that it runs, or is held yet.
 func (p *Process) Reap() (int, error) {
-	for {
+	for deadline := time.Now().Add(reapLimit); ; {
 		// The id cannot have gone to another process: the kernel keeps it until the child is reaped, here and only here.
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(p.Pid, &status, unix.WNOHANG, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
-			continue
 		case err != nil:
 			return 0, fmt.Errorf("wait for %d: %w", p.Pid, err)
-		case pid == 0:
+		case pid != 0:
+			return ExitStatus(syscall.WaitStatus(status)), nil
+		case !p.ended() || time.Now().After(deadline):
 			return 0, fmt.Errorf("wait for %d: %w", p.Pid, unix.EAGAIN)
+		default:
+			time.Sleep(time.Millisecond)
 		}
-		return ExitStatus(syscall.WaitStatus(status)), nil
 	}
+}
+
+// ended says whether the process has ended, reaped or not.
+func (p *Process) ended() bool {
+	var n int
+	err := p.control(func(fd int) (err error) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err
+	})
+	return err == nil && n > 0
 }
 
 // ExitStatus is a process's status as a shell sees it: its exit code, or 128 plus the signal that ended it.

@@ -114,6 +114,7 @@ func Binary(t testing.TB, name string) string {
 	path := filepath.Join(dir, name)
 	args := []string{"build", "-o", path}
 	if name == "snapd-ctr-shim" {
+		buildStub(t, top, dir)
 		if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {
 			args = append(args, "-tags", "seccomp")
 		}
@@ -124,6 +125,15 @@ func Binary(t testing.TB, name string) string {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
 	return path
+}
+
+// buildStub builds the stub of templates where the shim looks for it: beside itself.
+func buildStub(t testing.TB, top, dir string) {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(top, "scripts", "stub"), filepath.Join(dir, "snapd-ctr-stub")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("build the stub: %v\n%s", err, out)
+	}
 }
 
 // watch fails the test when something of the installation is still on the host some time after its end.

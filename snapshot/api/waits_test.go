@@ -65,8 +65,8 @@ func waitsOn(t *testing.T, svc *api.Local, c *snapshot.Container) {
 	t.Helper()
 	counted, last := 0, status(svc, c)
 	err := eventually(t.Context(), func() error {
-		if zombie(c.Pid) {
-			return nil
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", c.Pid)); err != nil || zombie(c.Pid) {
+			return nil // and so in no call
 		}
 		if now := status(svc, c); now != last {
 			counted, last = counted+1, now

@@ -1,11 +1,7 @@
 package criu
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
@@ -32,25 +28,15 @@ func (im *Images) PlaceFiles(places map[string]Place) error {
 	}
 	const name = "files.img"
 	records, err := readImage(im.dir, name, magicFiles)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return im.complete(err)
 	}
-	path := filepath.Join(im.dir, name)
-	b := binary.LittleEndian.AppendUint32(nil, magicCommon)
-	b = binary.LittleEndian.AppendUint32(b, magicFiles)
-	for _, r := range records {
-		if r, err = placeFile(path, r, places); err != nil {
+	for i, r := range records {
+		if records[i], err = placeFile(filepath.Join(im.dir, name), r, places); err != nil {
 			return err
 		}
-		b = appendRecord(b, r)
 	}
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return replaceImage(im.dir, name, magicFiles, records)
 }
 
 // placeFile returns the record of a file with the place of it. All but a few are returned as they are.

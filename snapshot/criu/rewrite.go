@@ -40,11 +40,18 @@ func (im *Images) rewriteCore(tid uint32, change func(*criu_core.CoreEntry) (boo
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	records[0] = first
+	return replaceImage(im.dir, coreName(tid), magicCore, records)
+}
+
+// replaceImage writes an image anew, atomically.
+func replaceImage(dir, name string, magic uint32, records [][]byte) error {
 	b := binary.LittleEndian.AppendUint32(nil, magicCommon)
-	b = appendRecord(binary.LittleEndian.AppendUint32(b, magicCore), first)
-	for _, r := range records[1:] {
+	b = binary.LittleEndian.AppendUint32(b, magic)
+	for _, r := range records {
 		b = appendRecord(b, r)
 	}
+	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return err
 	}

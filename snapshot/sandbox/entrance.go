@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 )
 
 // Hierarchies returns how many hierarchies hold a cgroup that [NewCgroup] makes: all of version 1, or that of version 2
@@ -37,14 +38,15 @@ func (c *Cgroup) Entrances() (files []*os.File, err error) {
 		name = "cgroup.procs"
 	}
 	for _, mount := range holding(c.hierarchies) {
-		f, err := os.OpenFile(filepath.Join(mount, c.path, name), os.O_WRONLY, 0)
+		file := filepath.Join(mount, c.path, name)
+		fd, err := openControl(file, syscall.O_WRONLY)
 		if err != nil {
 			for _, f := range files {
 				f.Close()
 			}
 			return nil, fmt.Errorf("cgroup %s: %w", c.path, err)
 		}
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), file))
 	}
 	return files, nil
 }

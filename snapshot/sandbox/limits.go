@@ -18,6 +18,12 @@ const period = 100_000
 
 // create makes the cgroup in each hierarchy that it is to be in, and sets its limits.
 func (c *Cgroup) create(l snapshot.Limits) error {
+	if c.inherits() {
+		if err := c.inherit(); err != nil {
+			return err
+		}
+		return c.SetLimits(l)
+	}
 	config := &cgroups.Cgroup{Path: c.path, Resources: resources(l)}
 	m, err := c.manager(config)
 	if err != nil {

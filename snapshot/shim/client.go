@@ -106,6 +106,31 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	return err
 }
 
+// BuildTemplate builds the snapshot's template unless it is there, which fresh says, and keeps it until
+// [Client.RemoveTemplate]. r is what a clone would be made of.
+func (c *Client) BuildTemplate(ctx context.Context, r CloneRequest) (t snapshot.Template, fresh bool, err error) {
+	reply, err := c.ask(ctx, Request{Op: OpBuildTemplate, ID: r.Record.Snapshot, Clone: &r}, nil, nil)
+	if err == nil && len(reply.Templates) != 1 {
+		err = fmt.Errorf("the shim's answer has %d templates", len(reply.Templates))
+	}
+	if err != nil {
+		return t, false, err
+	}
+	return reply.Templates[0], reply.Fresh, nil
+}
+
+// Templates lists the shim's templates.
+func (c *Client) Templates(ctx context.Context) ([]snapshot.Template, error) {
+	reply, err := c.ask(ctx, Request{Op: OpTemplates}, nil, nil)
+	return reply.Templates, err
+}
+
+// RemoveTemplate ends the template of a snapshot. Its clones live on.
+func (c *Client) RemoveTemplate(ctx context.Context, snap string) error {
+	_, err := c.ask(ctx, Request{Op: OpRemoveTemplate, ID: snap}, nil, nil)
+	return err
+}
+
 func exit(r Reply, err error) (int, error) {
 	switch {
 	case r.Exit != nil:

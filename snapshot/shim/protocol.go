@@ -29,7 +29,7 @@ type Request struct {
 	ID      string `json:"id,omitempty"` // container
 
 	Start *StartRequest `json:"start,omitempty"`
-	Clone *CloneRequest `json:"clone,omitempty"`
+	Clone *CloneRequest `json:"clone,omitempty"` // build-template: what a clone would be made of
 	Exec  *ExecRequest  `json:"exec,omitempty"`
 }
 
@@ -45,6 +45,10 @@ const (
 	OpWait   Op = "wait"   // answer when the container has exited
 	OpSettle Op = "settle" // answer when all memory of the container is its own, and needs the shim no more
 	OpDelete Op = "delete" // delete an exited container and its files
+
+	OpBuildTemplate  Op = "build-template"  // build the snapshot's template unless it is there, and keep it until it is removed
+	OpTemplates      Op = "templates"       // list the templates that are there
+	OpRemoveTemplate Op = "remove-template" // end the template of the snapshot ID, whose clones live on
 )
 
 // Paths tells a shim where things are.
@@ -91,6 +95,9 @@ type Reply struct {
 	Exit  *int             `json:"exit,omitempty"`   // exec, wait; start: in place of a program that could not be started
 	Value json.RawMessage  `json:"value,omitempty"`  // start, clone: the container's record
 	Phase []snapshot.Phase `json:"phases,omitempty"` // clone: where the time went
+
+	Templates []snapshot.Template `json:"templates,omitempty"` // build-template: the one; templates: all
+	Fresh     bool                `json:"fresh,omitempty"`     // build-template: it was not there before
 }
 
 // Failure is a [snapshot.Error] on the wire.

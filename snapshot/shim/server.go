@@ -35,6 +35,10 @@ type Handler interface {
 	Wait(ctx context.Context, id string) (int, error)
 	Settle(ctx context.Context, id string) error
 	Delete(ctx context.Context, id string) error
+	// BuildTemplate builds the snapshot's template and pins it; fresh says that it was not there before.
+	BuildTemplate(ctx context.Context, r CloneRequest) (t snapshot.Template, fresh bool, err error)
+	Templates(ctx context.Context) ([]snapshot.Template, error)
+	RemoveTemplate(ctx context.Context, snap string) error
 	// Idle says whether the shim holds nothing that would be lost with it.
 	Idle() bool
 }
@@ -247,6 +251,14 @@ func (s *server) dispatch(ctx context.Context, c *net.UnixConn, q Request, files
 		return Reply{}, s.h.Settle(ctx, q.ID)
 	case q.Op == OpDelete:
 		return Reply{}, s.h.Delete(ctx, q.ID)
+	case q.Op == OpBuildTemplate && q.Clone != nil:
+		t, fresh, err := s.h.BuildTemplate(ctx, *q.Clone)
+		return Reply{Templates: []snapshot.Template{t}, Fresh: fresh}, err
+	case q.Op == OpTemplates:
+		all, err := s.h.Templates(ctx)
+		return Reply{Templates: all}, err
+	case q.Op == OpRemoveTemplate:
+		return Reply{}, s.h.RemoveTemplate(ctx, q.ID)
 	}
 	return r, &snapshot.Error{Kind: snapshot.KindInvalid, Op: string(q.Op), On: snapshot.ShortID(q.ID),
 		Err: errors.New("unknown operation, or its part of the request is missing")}

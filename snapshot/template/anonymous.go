@@ -73,7 +73,7 @@ func (d *descriptors) timerfd(id uint32, e *timerfd.TimerfdEntry) {
 
 	left := e.GetVsec()*nanosecondsPerSec + e.GetVnsec()
 	interval := e.GetIsec()*nanosecondsPerSec + e.GetInsec()
-	if left == 0 {
+	if left == 0 && e.GetTicks() > 0 {
 		// A periodic timer that has ticked is wound up when it is read. That is done now, or it would never tick again.
 		left = interval
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
@@ -28,18 +29,31 @@ type Engine struct {
 	Slots int
 	// Sweep takes away what a dead shim left of a container on the host.
 	Sweep func(snapshot.Container) error
+	// Check says whether this host has what the engine needs; it is asked before the first template is built. An error of
+	// kind unsupported is its last word. It may be nil.
+	Check func(context.Context) error
 
 	mu        sync.Mutex
 	templates map[string]*resident // by the directory of the images
+
+	fitness sync.Mutex
+	fit     bool  // Check has found nothing missing
+	unfit   error // or this
 }
 
 // resident is the place of one snapshot's template.
 type resident struct {
+	snapshot string
+	gone     chan struct{} // closed when it is no longer a place for templates
+	pinned   atomic.Bool   // the template is to be there also when nobody asks for clones
+	clones   atomic.Int64
+
 	mu        sync.Mutex // held while the template is built
 	template  *Template
 	blueprint *sandbox.Blueprint
 	slots     *slots
 	took      time.Duration
+	built     time.Time
 }
 
 // Clone is a running clone.
@@ -74,43 +88,8 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Cl
 
 // Template returns the snapshot's template, which it builds if there is none or it has died.
 func (e *Engine) Template(ctx context.Context, r shim.CloneRequest) (*Template, error) {
-	t, err := e.resident(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return t.template, nil
-}
-
-// place returns the place of the template of the snapshot with these images, there or not.
-func (e *Engine) place(images string) *resident {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	t := e.templates[images]
-	if t == nil {
-		t = &resident{}
-		if e.templates == nil {
-			e.templates = make(map[string]*resident)
-		}
-		e.templates[images] = t
-	}
-	return t
-}
-
-func (e *Engine) resident(ctx context.Context, r shim.CloneRequest) (*resident, error) {
-	t := e.place(r.Images)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.template != nil {
-		select {
-		case <-t.template.Dead():
-			e.Log.Warn("the template died and is built again", "pid", t.template.Pid)
-			_ = t.template.Close()
-			t.template = nil
-		default:
-			return t, nil
-		}
-	}
-	return t, e.build(ctx, r, t)
+	_, t, err := e.resident(ctx, r)
+	return t, err
 }
 
 func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (err error) {
@@ -137,7 +116,8 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
 	}
-	t.took = time.Since(began)
+	t.built = time.Now()
+	t.took = t.built.Sub(began)
 	if t.slots == nil && e.Slots > 0 {
 		t.slots = newSlots(e, r, t, e.Slots)
 	}
@@ -147,19 +127,13 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 // Close ends all templates. Clones live on.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	templates := e.templates
+	e.templates = nil
+	e.mu.Unlock()
 	var errs []error
-	for _, t := range e.templates {
-		t.mu.Lock()
-		if t.slots != nil {
-			errs = append(errs, t.slots.Close())
-			t.slots = nil
-		}
-		if t.template != nil {
-			errs = append(errs, t.template.Close())
-			t.template = nil
-		}
-		t.mu.Unlock()
+	for _, t := range templates {
+		_, err := t.end()
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -174,7 +148,8 @@ type session struct {
 	run *snapshot.Execution
 
 	resident *resident
-	slot     *session // what was made ahead for this one; nil: nothing
+	parent   *Template // its template when the clone was asked for
+	slot     *session  // what was made ahead for this one; nil: nothing
 	cgroup   *sandbox.Cgroup
 	doors    []*os.File
 	netns    *sandbox.Netns // nil on the host's network
@@ -199,7 +174,7 @@ func (s *session) actions() snapshot.Actions {
 }
 
 func (s *session) template(ctx context.Context) (err error) {
-	if s.resident, err = s.Engine.resident(ctx, s.r); err == nil && s.resident.slots != nil {
+	if s.resident, s.parent, err = s.Engine.resident(ctx, s.r); err == nil && s.resident.slots != nil {
 		s.slot = s.resident.slots.take(s.id)
 	}
 	return err
@@ -300,10 +275,20 @@ func (s *session) fork(ctx context.Context) error {
 	if s.netns != nil {
 		b.Netns = s.netns.File()
 	}
-	pid, phases, err := s.resident.template.Fork(ctx, b)
+	pid, phases, err := s.parent.Fork(ctx, b)
+	if err != nil && ctx.Err() == nil && s.parent.dying() {
+		if _, s.parent, err = s.Engine.resident(ctx, s.r); err != nil {
+			return err
+		}
+		pid, phases, err = s.parent.Fork(ctx, b)
+	}
+	if err != nil {
+		return err
+	}
+	s.resident.clones.Add(1)
 	s.out.Pid = pid
 	s.run.Phases = append(s.run.Phases, phases...)
-	return err
+	return nil
 }
 
 // closeHandedOver closes what the clone has its own of, or nobody will.

@@ -101,7 +101,11 @@ func sigframe(core *criu_core.CoreEntry, l xsaveLayout, at uint64) ([]byte, erro
 		le.PutUint16(uc[40+8*18+2*i:], uint16(v))
 	}
 	le.PutUint64(uc[40+8*23:], at+frameHead)
-	le.PutUint64(uc[40+256:], thread.GetBlkSigset())
+	mask := thread.GetBlkSigset()
+	if core.GetTc() != nil {
+		mask = core.GetTc().GetBlkSigset() // where CRIU has it of a first thread
+	}
+	le.PutUint64(uc[40+256:], mask)
 	return b, nil
 }
 

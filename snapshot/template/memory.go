@@ -55,8 +55,9 @@ const (
 	collapsed = 128
 )
 
-// advice is what a captured mapping may have been advised, of which the template's own can be advised the same.
-var advice = []int{12, 14, 15, 16, 18} // MERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, WIPEONFORK
+// advice is what a captured mapping may have been advised, and the template's own can be: RANDOM, SEQUENTIAL, MERGEABLE,
+// HUGEPAGE, NOHUGEPAGE, DONTDUMP, WIPEONFORK.
+var advice = []int{1, 2, 12, 14, 15, 16, 18}
 
 // private says whether a mapping is in the template. The others are made in each clone.
 func private(v *vma.VmaEntry) bool {

@@ -2,6 +2,8 @@ package template
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
@@ -14,10 +16,11 @@ import (
 // share with its siblings, memory that was kept from forks, and locks.
 func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
 	first := make(map[uint64]*vma.VmaEntry) // shared memory that is mapped already, by id
+	loose := make(map[uint64]recipe.Addr)   // memfds without a descriptor of the process, by inode
 	for _, v := range t.Space.GetVmas() {
 		switch s := v.GetStatus(); {
 		case s&vmaMemfd != 0:
-			c.mapMemfd(r, t, v)
+			c.mapMemfd(r, t, v, loose)
 		case s&vmaAnonShared != 0:
 			c.mapShared(r, v, first)
 		case s&vmaFileShared != 0:
@@ -36,6 +39,9 @@ func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
 		if v.GetFlags()&mapLocked != 0 {
 			r.Call("lock"+what, recipe.Mlock, at, length)
 		}
+	}
+	for _, inode := range slices.Sorted(maps.Keys(loose)) {
+		r.Call("close a memfd", recipe.Close, recipe.Load(loose[inode]))
 	}
 }
 
@@ -94,22 +100,65 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 	r.Call(what, recipe.Close, recipe.Load(fd))
 }
 
-// mapMemfd maps a memfd of the clone's own, of which it has a descriptor.
-func (c *compiler) mapMemfd(r *recipe.Recipe, t *criu.Task, v *vma.VmaEntry) {
-	what := fmt.Sprintf("map a memfd at %x", v.GetStart())
+// mapMemfd maps a memfd of the clone's own: one of which it has a descriptor, or else one that is made for its mappings.
+// CRIU takes all shared memory without a file for memfds.
+func (c *compiler) mapMemfd(r *recipe.Recipe, t *criu.Task, v *vma.VmaEntry, loose map[uint64]recipe.Addr) {
+	inode, fd := c.memfdInode(v), recipe.Int(-1)
+	held := false
 	for _, d := range t.FDs {
 		f, err := c.images.File(d.GetId())
-		if err != nil || d.GetType() != fdinfo.FdTypes_MEMFD || uint64(f.GetMemfd().GetInodeId()) != c.memfdInode(v) {
+		if err != nil || d.GetType() != fdinfo.FdTypes_MEMFD || uint64(f.GetMemfd().GetInodeId()) != inode {
 			continue
 		}
 		if mode := f.GetMemfd().GetFlags() & 3; mode == 0 && v.GetFdflags()&3 != 0 {
 			continue
 		}
-		flags := v.GetFlags()&^(mapLocked|mapAnonymous) | mapFixed
-		r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(d.GetFd()), recipe.Int(v.GetPgoff()))
-		return
+		fd, held = recipe.Int(d.GetFd()), true
+		break
 	}
-	c.refuse("%s: the process has no descriptor of it", what)
+	if !held {
+		at, ok := loose[inode]
+		if !ok {
+			at = c.looseMemfd(r, v)
+			loose[inode] = at
+		}
+		fd = recipe.Load(at)
+	}
+	flags := v.GetFlags()&^(mapLocked|mapAnonymous) | mapFixed
+	r.Call(fmt.Sprintf("map a memfd at %x", v.GetStart()), recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()),
+		recipe.Int(v.GetProt()), recipe.Int(flags), fd, recipe.Int(v.GetPgoff()))
+}
+
+// looseMemfd makes a memfd with the content of the one that v is a mapping of, and returns where its descriptor is kept.
+func (c *compiler) looseMemfd(r *recipe.Recipe, v *vma.VmaEntry) recipe.Addr {
+	what := fmt.Sprintf("shared memory at %x", v.GetStart())
+	at := r.Data().Space(8)
+	inode, err := c.images.Memfd(uint32(v.GetShmid()))
+	if err != nil || inode == nil {
+		c.refuse("%s: the images say too little of it: %v", what, err)
+		return at
+	}
+	runs, err := c.images.SharedPages(uint64(inode.GetShmid()))
+	switch {
+	case err != nil:
+		c.refuse("%s: %v", what, err)
+	case inode.GetHugetlbFlag() != 0:
+		c.refuse("%s: pages of hugetlbfs", what)
+	case inode.GetSeals()&^sealSeal != 0 || v.GetFdflags()&3 == 0:
+		c.refuse("%s: the process has no descriptor of that memfd, which is sealed or cannot be written to", what)
+	}
+	r.Call(what, recipe.MemfdCreate, recipe.At(r.Data().String(inode.GetName())), recipe.Int(mfdCloexec)).Into(at)
+	r.Call(what, recipe.Ftruncate, recipe.Load(at), recipe.Int(inode.GetSize()))
+	for _, p := range runs {
+		from := p.Offset
+		r.Call(what, recipe.Lseek, recipe.Load(at), recipe.Int(p.Start), recipe.Int(0)).Want(int(p.Start))
+		for left := min(p.End, inode.GetSize()); p.Start < left; {
+			n := min(left-p.Start, 1<<30) // a call copies less than 2 GiB
+			r.Call(what, recipe.Sendfile, recipe.Load(at), recipe.Int(c.open(p.File)), recipe.At(r.Data().Put(uint64(from))), recipe.Int(n)).Want(int(n))
+			p.Start, from = p.Start+n, from+int64(n)
+		}
+	}
+	return at
 }
 
 // memfdInode returns which memfd a mapping is of.

@@ -102,7 +102,7 @@ func (t *Template) start(o Options) error {
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := o.Launch(t.cmd.Start); err != nil {
 		talk.c.Close()
-		return fmt.Errorf("start the stub: %w", err)
+		return stubError(o.Stub, err)
 	}
 	t.Pid = t.cmd.Process.Pid
 	go func() {

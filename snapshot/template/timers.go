@@ -11,10 +11,14 @@ import (
 // timers adds the interval timers and the POSIX timers of a process.
 func (c *compiler) timers(r *recipe.Recipe, t *timer.TaskTimersEntry) {
 	for which, i := range []*timer.ItimerEntry{t.GetReal(), t.GetVirt(), t.GetProf()} {
-		if i.GetVsec() == 0 && i.GetVusec() == 0 {
+		sec, usec := i.GetVsec(), i.GetVusec()
+		if sec == 0 && usec == 0 { // between its end and its signal: that is pending, and nobody would set it again
+			sec, usec = i.GetIsec(), i.GetIusec()
+		}
+		if sec == 0 && usec == 0 {
 			continue
 		}
-		at := r.Data().Put([4]uint64{i.GetIsec(), i.GetIusec(), i.GetVsec(), i.GetVusec()})
+		at := r.Data().Put([4]uint64{i.GetIsec(), i.GetIusec(), sec, usec})
 		r.Call(fmt.Sprintf("interval timer %d", which), recipe.Setitimer, recipe.Int(which), recipe.At(at), recipe.Int(0))
 	}
 	if len(t.GetPosix()) == 0 {
