@@ -66,10 +66,10 @@ demo: setup-test build ## run, snapshot and clone a warmed Python server, and pr
 	@$(STEP) "rootfs python" scripts/rootfs python >/dev/null
 	@env $(RUNTIME_ENV) SNAPD_CTR_ROOTFS="$$(scripts/rootfs python)" $(GO) run ./demo
 
-bench: setup-test build ## measure against runc, side by side, in 15 minutes (BENCHFLAGS="-n 10 -bursts 2" for a quick look)
-	@for name in busybox python; do $(STEP) "rootfs $$name" scripts/rootfs $$name >/dev/null || exit; done
+bench: setup-test build ## measure both engines and runc, side by side, in 25 minutes (BENCHFLAGS="-quick", "-only burst")
+	@for name in busybox python full; do $(STEP) "rootfs $$name" scripts/rootfs $$name >/dev/null || exit; done
 	@env $(RUNTIME_ENV) $(GO) run ./bench -bin $(BIN) -criu "$(CRIU_PREFIX)/sbin/criu" -json bench/results.json \
-	  -busybox "$$(scripts/rootfs busybox)" -python "$$(scripts/rootfs python)" $(BENCHFLAGS)
+	  -busybox "$$(scripts/rootfs busybox)" -python "$$(scripts/rootfs python)" -full "$$(scripts/rootfs full)" $(BENCHFLAGS)
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz -tags '$(TAGS)' $(PACKAGES)

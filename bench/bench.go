@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/bench/baseline"
@@ -34,9 +36,6 @@ type bench struct {
 	runc     baseline.Runc
 	subjects map[string]*subject
 	restores map[string]*series // runc restore of a subject
-
-	mu    sync.Mutex
-	shims map[int]bool // all that were seen
 }
 
 // linger is longer than any part lets a template wait for its next clone.
@@ -51,7 +50,7 @@ func open(ctx context.Context, o options) (*bench, error) {
 		return nil, err
 	}
 	return &bench{options: o, svc: svc, runc: baseline.Runc{Dir: o.dir, CRIU: o.criu},
-		subjects: make(map[string]*subject), restores: make(map[string]*series), shims: make(map[int]bool)}, nil
+		subjects: make(map[string]*subject), restores: make(map[string]*series)}, nil
 }
 
 // part is something that can be measured alone.
@@ -121,7 +120,6 @@ func (b *bench) clear() error {
 	cs, err := b.svc.Containers(ctx, true)
 	errs = append(errs, err)
 	for _, c := range cs {
-		b.saw(c)
 		if err := b.svc.Remove(ctx, c.ID, true); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
 			errs = append(errs, err)
 		}
@@ -137,44 +135,41 @@ func (b *bench) close() error {
 	return errors.Join(err, b.endShims(ctx), b.svc.Close())
 }
 
-// saw remembers the shim of a container.
-func (b *bench) saw(c *snapshot.Container) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if c.ShimPid > 0 {
-		b.shims[c.ShimPid] = true
-	}
-}
-
-// endShims ends all shims that were seen, and with them their templates. They have no containers any more.
+// endShims ends all shims, and with them the templates. They have no containers any more.
 func (b *bench) endShims(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	sockets, err := filepath.Glob(filepath.Join(b.place.run, "shims", "*.sock"))
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for pid := range b.shims {
-		if err := endShim(ctx, pid, b.root); err != nil {
-			errs = append(errs, fmt.Errorf("end shim %d: %w", pid, err))
+	for _, socket := range sockets {
+		if err := endShim(ctx, socket); err != nil {
+			errs = append(errs, fmt.Errorf("end the shim at %s: %w", socket, err))
 		}
-		delete(b.shims, pid)
 	}
 	return errors.Join(errs...)
 }
 
-// endShim ends a shim of ours and waits until it is gone.
-func endShim(ctx context.Context, pid int, root string) error {
-	p, err := sys.OpenProcess(pid)
-	if errors.Is(err, os.ErrProcessDone) || isGone(err) {
+// endShim ends the shim that listens on a socket, and waits until it is gone.
+func endShim(ctx context.Context, socket string) error {
+	c, err := shim.Dial(ctx, socket)
+	if snapshot.KindOf(err) == snapshot.KindUnreachable {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	p, err := sys.OpenProcess(c.Pid())
+	if errors.Is(err, syscall.ESRCH) {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	defer p.Close()
-	// The number may be another process's by now: ours has our root among its arguments.
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(args), root) {
+	// It answered a moment ago; but if it has ended since, its number may be another's.
+	if again, err := shim.Dial(ctx, socket); err != nil || again.Pid() != c.Pid() {
 		return nil
 	}
-	if err := p.Signal(sigterm); err != nil && !isGone(err) {
+	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return p.Exited(ctx)

@@ -161,7 +161,7 @@ func (b *bench) idleClones(ctx context.Context, s *subject, engine string, n int
 	for _, c := range clones {
 		w, t, err := written(c.Pid)
 		if err != nil {
-			return f, err
+			return f, fmt.Errorf("memory of the clone %s: %w", c.Name, err)
 		}
 		wrote, tables = wrote+w, tables+t
 	}

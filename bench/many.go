@@ -14,7 +14,10 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
-const answerLimit = time.Minute
+const (
+	answerLimit = time.Minute
+	removeLimit = 3 * time.Minute // for all clones of a burst
+)
 
 // together is what a burst took.
 type together struct {
@@ -52,6 +55,8 @@ func (b *bench) atOnce(ctx context.Context, s *subject, engine string, n int, t 
 	}
 	t.threads = entries(fmt.Sprintf("/proc/%d/task", clones[0].Pid))
 	t.descriptors = entries(fmt.Sprintf("/proc/%d/fd", clones[0].ShimPid))
+	ctx, cancel := context.WithTimeoutCause(ctx, removeLimit, fmt.Errorf("%d clones are not removed after %s", n, removeLimit))
+	defer cancel()
 	start = time.Now()
 	err = each(n, atWork(), func(i int) error { return b.remove(ctx, clones[i]) })
 	t.removed.add(millis(time.Since(start)))

@@ -49,14 +49,15 @@ func (f footprint) String() string {
 // cost shares out what n clones use that wrote so much and have such page tables.
 func cost(before, after memory, wrote, tables int64, n int) footprint {
 	each := func(more int64) int64 { return more / int64(n) }
+	grown := func(before, after int64) int64 { return each(max(0, after-before)) } // what shrank did so elsewhere
 	return footprint{wrote: each(wrote), ownTables: each(tables), memory: memory{
-		available: each(before.available - after.available), slab: each(after.slab - before.slab), stacks: each(after.stacks - before.stacks),
-		percpu: each(after.percpu - before.percpu), shim: each(after.shim - before.shim), descriptors: each(after.descriptors - before.descriptors),
+		available: each(before.available - after.available), slab: grown(before.slab, after.slab), stacks: grown(before.stacks, after.stacks),
+		percpu: grown(before.percpu, after.percpu), shim: grown(before.shim, after.shim), descriptors: grown(before.descriptors, after.descriptors),
 		restless: before.restless || after.restless}}
 }
 
 const (
-	settleLimit = 20 * time.Second
+	settleLimit = 8 * time.Second
 	settleEvery = 250 * time.Millisecond
 	settleCalm  = 1 << 20 // less than this between two looks is no change
 )
@@ -96,8 +97,10 @@ func look(shim int) (m memory, err error) {
 	info := kilobytes(string(b))
 	m = memory{available: info["MemAvailable"], slab: info["Slab"], stacks: info["KernelStack"],
 		percpu: info["Percpu"], descriptors: int64(entries(fmt.Sprintf("/proc/%d/fd", shim)))}
-	m.shim, err = proc.PrivateBytes(shim)
-	return m, err
+	if m.shim, err = proc.PrivateBytes(shim); err != nil {
+		return m, fmt.Errorf("memory of the shim: %w", err)
+	}
+	return m, nil
 }
 
 // kilobytes reads lines such as "Private_Dirty:   12 kB" and returns bytes. Other lines are left out.

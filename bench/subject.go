@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/bench/baseline"
@@ -15,12 +14,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 )
 
-const (
-	sigterm = syscall.SIGTERM
-	port    = 8080
-)
-
-func isGone(err error) bool { return errors.Is(err, syscall.ESRCH) }
+const port = 8080
 
 // subject is a program that was captured once, by us and by runc.
 type subject struct {
@@ -112,7 +106,6 @@ func (b *bench) start(ctx context.Context, name string, p program) (baseline.Con
 	if err != nil {
 		return baseline.Container{}, err
 	}
-	b.saw(ours)
 	if p.serves {
 		if _, err := answers(ctx, ours.Network.Address, time.Minute); err != nil {
 			return baseline.Container{}, err
@@ -132,7 +125,6 @@ func (b *bench) clone(ctx context.Context, s *subject, engine string) (*snapshot
 	if err != nil {
 		return nil, err
 	}
-	b.saw(cs[0])
 	return cs[0], nil
 }
 

@@ -128,7 +128,7 @@ func number(v float64) string {
 // cells are the count, the median and the slow end of one column.
 func (r *row) cells(s *series) string {
 	if s == nil {
-		return "| | "
+		return "| "
 	}
 	return number(s.median()) + " | " + number(r.tail(s)) + " "
 }

@@ -54,7 +54,7 @@ func (c *container) takeOver(got *restore.Result, began time.Time) error {
 		return err
 	}
 	var err error
-	if c.output, err = openOutput(c.dir); err != nil {
+	if c.output, err = openOutput(c.paths.Root, c.record); err != nil {
 		return err
 	}
 	c.output.take(got.Stdout, "stdout")

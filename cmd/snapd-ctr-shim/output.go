@@ -6,10 +6,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -31,14 +31,10 @@ type output struct {
 	size int64
 }
 
-// openOutput opens the log of the container whose directory this is. The limit stands in its record.
-func openOutput(dir string) (*output, error) {
-	root, id := filepath.Dir(filepath.Dir(dir)), filepath.Base(dir)
-	record, err := shim.ReadContainer(root, id)
-	if err != nil {
-		return nil, err
-	}
-	o := &output{path: shim.LogFile(root, id), older: shim.OlderLogFile(root, id), limit: record.LogMaxBytes}
+// openOutput opens the log of a container.
+func openOutput(root string, record snapshot.Container) (*output, error) {
+	o := &output{path: shim.LogFile(root, record.ID), older: shim.OlderLogFile(root, record.ID), limit: record.LogMaxBytes}
+	var err error
 	if o.file, err = openLog(o.path); err != nil {
 		return nil, err
 	}

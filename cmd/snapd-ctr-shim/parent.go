@@ -23,7 +23,7 @@ type parent struct {
 	// templates are those of the engine that needs some.
 	templates *template.Engine
 	socket    string
-	log    *slog.Logger
+	log       *slog.Logger
 
 	mu         sync.Mutex
 	containers map[string]*container // those being made and those that run

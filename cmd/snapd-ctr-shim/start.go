@@ -126,7 +126,7 @@ func (l *launch) bindFiles(context.Context) error {
 }
 
 func (l *launch) openOutput(context.Context) (err error) {
-	l.output, err = openOutput(l.dir)
+	l.output, err = openOutput(l.paths.Root, l.record)
 	return err
 }
 

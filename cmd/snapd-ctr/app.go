@@ -25,7 +25,7 @@ type app struct {
 	getenv func(string) string
 	now    func() time.Time
 	open   func(context.Context, api.Config) (api.Service, error)
-	probes func(root, criu string) []probe.Probe
+	probes func(api.Config) []probe.Probe
 
 	global  globalOptions
 	json    bool // errors are printed as JSON
@@ -87,7 +87,7 @@ func (a *app) cli() *cli.App {
 			newRunCommand(a), newSnapshotCommand(a), newCloneCommand(a),
 			newPsCommand(a), newExecCommand(a), newLogsCommand(a), newStopCommand(a), newKillCommand(a),
 			newRmCommand(a), newWaitCommand(a), newInspectCommand(a),
-			newSnapshotsCommand(a), newFsckCommand(a), newDoctorCommand(a),
+			newSnapshotsCommand(a), newTemplateCommand(a), newFsckCommand(a), newDoctorCommand(a),
 			newCompletionCommand(a), newCompleteCommand(a), newManCommand(a), newVersionCommand(a), newHelpCommand(a),
 		},
 	}

@@ -44,7 +44,9 @@ func newCloneCommand(a *app) *cli.Command {
 
 Each clone is a container of its own, with its own files, address, host name, limits and log, and is used like any
 other. Connections that were open when the snapshot was taken are closed in clones, and a sleep begins anew.
-A limit that is given replaces that of the snapshot; the others stay.` + exitStatus(codePartial, 10, 11, 13, 15, 17),
+A limit that is given replaces that of the snapshot; the others stay.
+
+A clone is a fork of the snapshot's template where that can be, and else restored by CRIU; one line then says why.` + exitStatus(codePartial, 10, 11, 13, 15, 17),
 		Action: a.do(func(ctx context.Context, args []string) error {
 			return a.with(ctx, func(svc api.Service) error { return runClone(ctx, a, svc, &o, o.request(args[0])) })
 		}),
@@ -63,6 +65,9 @@ func runClone(ctx context.Context, a *app, svc api.Service, o *cloneOptions, r a
 	}
 	if perr := printClones(a, o, clones); err == nil {
 		err = perr
+	}
+	if !o.asJSON() && !o.quiet {
+		sayFallback(a, r.Snapshot, clones)
 	}
 	return err
 }

@@ -22,7 +22,8 @@ func newDoctorCommand(a *app) *cli.Command {
     snapd-ctr doctor --json | jq '.[] | select(.verdict != "ok")'
 
 Tries each capability of kernel, file system, network and CRIU, and prints the verdict, why, and what to do about it.
-Nothing is read off a version number and nothing is left behind.` + exitStatus(13),
+Nothing is read off a version number and nothing is left behind. Where something is missing that templates need, the
+engine auto takes CRIU for all clones.` + exitStatus(13),
 		Action: a.do(func(ctx context.Context, _ []string) error { return runDoctor(ctx, a, &o) }),
 	}
 }
@@ -32,13 +33,14 @@ type finding struct {
 	Name     string `json:"name"`
 	Need     string `json:"need"`
 	Required bool   `json:"required"`
-	Verdict  string `json:"verdict"` // "ok", "missing", "unknown"
+	Template bool   `json:"template"` // needed for templates: without it CRIU makes all clones
+	Verdict  string `json:"verdict"`  // "ok", "missing", "unknown"
 	Why      string `json:"why,omitempty"`
 	Remedy   string `json:"remedy,omitempty"`
 }
 
 func findingOf(r probe.Result) finding {
-	f := finding{Name: r.Name, Need: r.Need, Required: r.Required, Verdict: "ok"}
+	f := finding{Name: r.Name, Need: r.Need, Required: r.Required, Template: r.Template, Verdict: "ok"}
 	if r.Err == nil {
 		return f
 	}
@@ -56,7 +58,7 @@ func runDoctor(ctx context.Context, a *app, o *output) error {
 	}
 	list := []finding{}
 	var lacking []string
-	for _, r := range probe.Run(ctx, a.probes(cfg.Root, cfg.CRIU)) {
+	for _, r := range probe.Run(ctx, a.probes(cfg)) {
 		f := findingOf(r)
 		list = append(list, f)
 		if f.Required && f.Verdict != "ok" {
@@ -81,8 +83,12 @@ func printFindings(a *app, o *output, list []finding) error {
 	t := newTable(a.stdout, "NAME", "VERDICT", "NEEDED FOR")
 	for _, f := range list {
 		verdict := f.Verdict
-		if f.Required && verdict != "ok" {
+		switch {
+		case verdict == "ok":
+		case f.Required:
 			verdict += " (required)"
+		case f.Template:
+			verdict += " (no templates)"
 		}
 		t.row(f.Name, verdict, f.Need)
 	}

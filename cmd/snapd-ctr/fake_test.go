@@ -106,8 +106,9 @@ func warm() *snapshot.Snapshot {
 		Processes: []snapshot.Process{{Pid: 1, Comm: "python3", Threads: 2}, {Pid: 7, PPid: 1, Comm: "sh", Threads: 1}},
 		Memory:    snapshot.Memory{Pages: 45000, ZeroPages: 1200, Bytes: 43800 * 4096},
 		Findings:  []snapshot.Finding{{Code: "tcp-closed", Detail: "2 connections are closed in clones", Remedy: "reconnect"}},
-		Engines:   []snapshot.Verdict{{Engine: "criu", OK: true}, {Engine: "template", Why: []string{"descriptor 5 of 7 is a terminal"}}},
-		Phases:    []snapshot.Phase{{Name: "freeze", MS: 0.4}, {Name: "dump", MS: 61.25}},
+		Engines: []snapshot.Verdict{{Engine: "template", Why: []string{"descriptor 5 of 7 is a terminal", "2 processes"}},
+			{Engine: "criu", OK: true}},
+		Phases: []snapshot.Phase{{Name: "freeze", MS: 0.4}, {Name: "dump", MS: 61.25}},
 	}}
 }
 
@@ -143,9 +144,42 @@ func (f fake) Clone(ctx context.Context, r api.CloneRequest) ([]*snapshot.Contai
 	}
 	var cs []*snapshot.Container
 	for i := range r.Count {
-		cs = append(cs, clone(i+1))
+		c := clone(i + 1)
+		c.EngineWhy = os.Getenv("FAKE_WHY")
+		cs = append(cs, c)
 	}
 	return cs, nil
+}
+
+func (f fake) BuildTemplate(ctx context.Context, ref string) (*api.Template, bool, error) {
+	f.note("template build", ref)
+	if err := f.fail(ctx, "template build", ref); err != nil {
+		return nil, false, err
+	}
+	return templates()[0], ref == "warm", nil
+}
+
+func templates() []*api.Template {
+	return []*api.Template{
+		{Names: []string{"warm"}, Template: snapshot.Template{Snapshot: warmID, State: snapshot.TemplatePinned, Pid: 4711, Built: clock().Add(-5 * time.Minute),
+			BuildMS: 31.25, Clones: 12, ResidentBytes: 177 << 20, PSSBytes: 90 << 20, HugeBytes: 172 << 20}},
+		{Names: []string{}, Template: snapshot.Template{Snapshot: "sha256:" + webID, State: snapshot.TemplatePinned}},
+	}
+}
+
+func (f fake) Templates(context.Context) ([]*api.Template, error) {
+	if f.empty {
+		return nil, nil
+	}
+	if os.Getenv("FAKE_SILENT") != "" {
+		return templates()[:1], &snapshot.Error{Kind: snapshot.KindUnreachable, Op: "ask shim", On: "x.sock", Err: errors.New("no answer")}
+	}
+	return templates(), nil
+}
+
+func (f fake) RemoveTemplate(ctx context.Context, ref string) error {
+	f.note("template rm", ref)
+	return f.fail(ctx, "template rm", ref)
 }
 
 func (f fake) Containers(_ context.Context, all bool) ([]*snapshot.Container, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/probe"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
 // version is set by the linker.
@@ -30,8 +31,9 @@ func main() {
 			}
 			return svc, nil
 		},
-		probes: func(root, path string) []probe.Probe {
-			return append(probe.Host(), probe.StateDir(root), probe.CRIU(criu.Tool{Path: path}.Check))
+		probes: func(c api.Config) []probe.Probe {
+			stub := func(ctx context.Context) error { return template.TryStub(ctx, template.StubOf(c.Shim)) }
+			return append(probe.Host(), probe.StateDir(c.Root), probe.CRIU(criu.Tool{Path: c.CRIU}.Check), probe.Stub(stub))
 		},
 	}
 	os.Exit(a.main(context.Background(), os.Args[1:]))

@@ -25,13 +25,16 @@ func fakeApp() *app {
 			f.note("open", c)
 			return f, nil
 		},
-		probes: func(root, criu string) []probe.Probe {
+		probes: func(c api.Config) []probe.Probe {
 			one := func(name string, required bool, err error) probe.Probe {
 				return probe.Probe{Name: name, Need: "testing", Required: required, Run: func(context.Context) error { return err }}
 			}
 			ps := []probe.Probe{one("good", true, nil), one("odd", false, errors.New("cannot tell"))}
 			if os.Getenv("FAKE_LACKING") != "" {
-				ps = append(ps, one("bad", true, &probe.NotSupported{Name: "bad", Why: "not in " + root, Remedy: "get " + criu}))
+				ps = append(ps, one("bad", true, &probe.NotSupported{Name: "bad", Why: "not in " + c.Root, Remedy: "get " + c.CRIU}))
+				slow := one("forks", false, &probe.NotSupported{Name: "forks", Why: "none", Remedy: "wait"})
+				slow.Template = true
+				ps = append(ps, slow)
 			}
 			return ps
 		},

@@ -50,9 +50,9 @@ func runPs(ctx context.Context, a *app, svc api.Service, o *psOptions) error {
 		}
 		return nil
 	}
-	t := newTable(a.stdout, "ID", "NAME", "STATUS", "PID", "ADDRESS", "FROM", "AGE")
+	t := newTable(a.stdout, "ID", "NAME", "STATUS", "PID", "ADDRESS", "FROM", "ENGINE", "AGE")
 	for _, c := range cs {
-		t.row(shortID(c.ID), c.Name, statusText(c), pidText(c), address(c.Network.Address), origin(c), ageText(a.now(), c.Created))
+		t.row(shortID(c.ID), c.Name, statusText(c), pidText(c), address(c.Network.Address), origin(c), c.Engine, ageText(a.now(), c.Created))
 	}
 	return t.flush()
 }

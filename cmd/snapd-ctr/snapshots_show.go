@@ -91,7 +91,7 @@ func limitsText(l snapshot.Limits) string {
 	return strings.Join(s, ", ")
 }
 
-// writeVerdicts prints which engine can clone a snapshot, and why one cannot.
+// writeVerdicts prints which engine can clone a snapshot, and why one cannot, a line for each reason.
 func writeVerdicts(w io.Writer, vs []snapshot.Verdict) error {
 	if len(vs) == 0 {
 		return nil
@@ -103,7 +103,14 @@ func writeVerdicts(w io.Writer, vs []snapshot.Verdict) error {
 		if !v.OK {
 			can = "no"
 		}
-		t.row(v.Engine, can, strings.Join(v.Why, "; "))
+		engine, reasons := v.Engine, v.Why
+		if len(reasons) == 0 {
+			reasons = []string{""}
+		}
+		for _, why := range reasons {
+			t.row(engine, can, why)
+			engine, can = " ", " " // empty, not missing
+		}
 	}
 	return t.flush()
 }

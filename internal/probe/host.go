@@ -14,13 +14,13 @@ import (
 func Host() []Probe {
 	probes := []Probe{privileges(), resource()}
 	probes = append(probes, namespaces()...)
-	return append(probes,
-		try("clone3-set-tid", "restored processes get the ids that they had",
-			"run with CAP_CHECKPOINT_RESTORE, and let no seccomp filter refuse clone3 (kernel 5.9)", true, sys.TryCloneSetTID),
+	probes = append(probes,
+		forTemplates(try("clone3-set-tid", "restored processes and threads get the ids that they had",
+			"run with CAP_CHECKPOINT_RESTORE, and let no seccomp filter refuse clone3 (kernel 5.9)", true, sys.TryCloneSetTID)),
 		try("pidfd", "signals and waits that cannot hit another process with the same id",
 			"use a kernel of 5.6 or newer, and let no seccomp filter refuse pidfd_open", true, sys.TryPidfd),
-		try("mount-api", "mounts that are prepared before they are attached",
-			"use a kernel of 5.12 or newer, and run with CAP_SYS_ADMIN", true, sys.TryMountAPI),
+		forTemplates(try("mount-api", "mounts that are prepared before they are attached",
+			"use a kernel of 5.12 or newer, and run with CAP_SYS_ADMIN", true, sys.TryMountAPI)),
 		try("tmpfs", "CRIU's images while a container is frozen, and tmpfs mounts of containers",
 			"build the kernel with CONFIG_TMPFS", true, tryTmpfs),
 		try("overlayfs", "each container has files of its own above a shared base",
@@ -34,9 +34,10 @@ func Host() []Probe {
 			"use a kernel of 6.7 or newer; without it the page map is read entry by entry", false, sys.TryPagemapScan),
 		try("soft-dirty", "CRIU's own tracking of written memory, for captures in several rounds",
 			"build the kernel with CONFIG_MEM_SOFT_DIRTY; userfaultfd-wp-async can do the same", false, sys.TrySoftDirty),
-		try("timer-restore-ids", "restoring POSIX timers with large ids without making all smaller ones first",
-			"use a kernel of 6.15 or newer", false, sys.TryTimerRestoreIDs),
+		try("timer-restore-ids", "restoring POSIX timers with large ids without making all smaller ones first, and timers in forks of templates",
+			"use a kernel of 6.15 or newer; without it snapshots with POSIX timers are cloned by CRIU", false, sys.TryTimerRestoreIDs),
 	)
+	return append(probes, templates()...)
 }
 
 // Numbers of capabilities, as in linux/capability.h.
@@ -117,9 +118,11 @@ func namespaces() []Probe {
 		{"cgroup", syscall.CLONE_NEWCGROUP, "containers that look at their own cgroup", false, "CONFIG_CGROUPS"},
 		{"time", syscall.CLONE_NEWTIME, "clocks of restored processes go on where they stopped", false, "CONFIG_TIME_NS"},
 	} {
-		ps = append(ps, try("namespace-"+n.name, n.need,
+		p := try("namespace-"+n.name, n.need,
 			fmt.Sprintf("build the kernel with %s, run with CAP_SYS_ADMIN and let no seccomp filter refuse unshare", n.config),
-			n.required, func() error { return sys.InNewNamespaces(n.flag, nil) }))
+			n.required, func() error { return sys.InNewNamespaces(n.flag, nil) })
+		p.Template = n.name == "time"
+		ps = append(ps, p)
 	}
 	return ps
 }

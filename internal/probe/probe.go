@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 )
 
 // ErrNotSupported is what every [NotSupported] is.
@@ -33,6 +35,7 @@ type Probe struct {
 	Name     string
 	Need     string // what it is needed for
 	Required bool   // without it nothing works; otherwise something is slower, or one feature is missing
+	Template bool   // without it there are no templates: clones are made by CRIU
 	Run      func(context.Context) error
 }
 
@@ -57,6 +60,10 @@ func Run(ctx context.Context, probes []Probe) []Result {
 func runOne(ctx context.Context, p Probe) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	// A test can have a host that lacks it.
+	if err := fault.Point("probe." + p.Name); err != nil {
+		return &NotSupported{Name: p.Name, Why: err.Error(), Remedy: "take it out of " + fault.Variable}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

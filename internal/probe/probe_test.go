@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/probe"
 )
 
@@ -163,5 +165,45 @@ func TestRequired(t *testing.T) {
 		if !slices.Contains(required, name) {
 			t.Errorf("%s is not required", name)
 		}
+	}
+}
+
+// TestTemplate names what the template engine asks for before it builds anything.
+func TestTemplate(t *testing.T) {
+	var names []string
+	for _, p := range probe.Template() {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	want := []string{"clone-parent", "clone3-set-tid", "detached-mounts", "mount-api", "namespace-time", "seccomp-tsync"}
+	if d := cmp.Diff(want, names); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestStub(t *testing.T) {
+	why := errors.New("not there")
+	err := probe.Stub(func(context.Context) error { return why }).Run(t.Context())
+	if n, ok := errors.AsType[*probe.NotSupported](err); !ok || n.Why != why.Error() || n.Remedy == "" {
+		t.Errorf("%v, want the reason and a remedy", err)
+	}
+	if err := probe.Stub(func(context.Context) error { return nil }).Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSimulated has the probes answer as on another host.
+func TestSimulated(t *testing.T) {
+	if os.Getenv(fault.Variable) == "" {
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSimulated$")
+		cmd.Env = append(os.Environ(), fault.Variable+"=probe.pretended=error")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	p := probe.Probe{Name: "pretended", Run: func(context.Context) error { return nil }}
+	if r := probe.Run(t.Context(), []probe.Probe{p}); !errors.Is(r[0].Err, probe.ErrNotSupported) {
+		t.Errorf("%v, want that it is not supported", r[0].Err)
 	}
 }

@@ -31,3 +31,17 @@ func Mappings(pid int) ([]Mapping, error) {
 	}
 	return out, nil
 }
+
+// ReadMemory reads memory of a process that the caller may trace.
+func ReadMemory(pid int, at uint64, n int) ([]byte, error) {
+	f, err := os.Open(file(pid, "mem"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := f.ReadAt(b, int64(at)); err != nil {
+		return nil, err
+	}
+	return b, nil
+}

@@ -25,6 +25,14 @@ type Service interface {
 	// partial.
 	Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Container, error)
 
+	// BuildTemplate builds the snapshot's template, unless it is there, and keeps it until RemoveTemplate, also without
+	// clones. fresh says that it was not there before.
+	BuildTemplate(ctx context.Context, ref string) (t *Template, fresh bool, err error)
+	// Templates lists the templates that are there. Those that are known are returned with an error, too.
+	Templates(ctx context.Context) ([]*Template, error)
+	// RemoveTemplate ends the snapshot's template. Its clones live on, and the next clone builds another.
+	RemoveTemplate(ctx context.Context, ref string) error
+
 	Containers(ctx context.Context, all bool) ([]*snapshot.Container, error)
 	Container(ctx context.Context, ref string) (*snapshot.Container, error)
 	// Exec runs a program in a running container and returns its exit status: its exit code, or 128 plus the signal

@@ -61,7 +61,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err != nil {
 		return nil, err
 	}
-	client, err := l.spawn(ctx, "snapshot-"+snapshot.ShortID(snap.ID))
+	client, err := l.spawn(ctx, groupOf(snap.ID))
 	if err != nil {
 		return nil, errors.Join(err, l.drop(reserved))
 	}

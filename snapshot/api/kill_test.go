@@ -164,7 +164,7 @@ func TestCloneInterrupted(t *testing.T) {
 				continue
 			}
 			t.Run(point+"/"+strings.Split(action, ":")[0], func(t *testing.T) {
-				out, err := with(t, in, point, action, "clone", "snap", "--name", "x")
+				out, err := with(t, in, point, action, "clone", "snap", "--name", "x", "--engine", snapshot.EngineCRIU)
 				if err == nil {
 					t.Fatalf("the clone succeeded: %s", out)
 				}

@@ -159,6 +159,10 @@ func (l *Local) RemoveSnapshot(ctx context.Context, ref string) error {
 			Err:  fmt.Errorf("%d containers are clones of it, %s among them", len(users), users[0]),
 			Hint: "remove them first: snapd-ctr rm -f NAME"}
 	}
+	if len(s.Names) <= 1 && l.pinned(ctx, s.ID) {
+		return &snapshot.Error{Kind: snapshot.KindState, Op: "snapshots rm", On: ref, Err: errors.New("its template is pinned"),
+			Hint: "remove that first: snapd-ctr template rm " + ref}
+	}
 	return l.store.Remove(ref)
 }
 

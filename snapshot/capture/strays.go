@@ -191,7 +191,7 @@ func equal(a, b io.Reader) (bool, error) {
 }
 
 func notEnd(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -11,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
@@ -46,17 +46,17 @@ const eth0 = "eth0"
 // Attach gives the container an interface eth0 in ns, with an address of its own and a default route by way of the bridge,
 // which is made if it is missing. On an error nothing is left but the bridge, which goes with the next Release.
 //
-// The container also answers for aliases, addresses that its processes were bound to before a snapshot, but inside of ns
+// The container also answers for addrs, addresses that its processes were bound to before a snapshot, but inside of ns
 // alone: they are on lo, and what arrives for one of the ports at the container's own address is turned to the alias that
 // the port's socket is bound to. Others of the bridge still reach whoever has the alias as an address; between him and the
 // container there is no way, since each takes the other's packets for its own.
-func (b Bridge) Attach(ns *Netns, id string, aliases []netip.Addr, ports []snapshot.Listener) (n snapshot.Network, err error) {
+func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapshot.Listener) (n snapshot.Network, err error) {
 	defer func() {
 		if err != nil && snapshot.KindOf(err) == snapshot.KindFailed {
 			err = fmt.Errorf("attach %s to bridge %s: %w", snapshot.ShortID(id), b.Name, err)
 		}
 	}()
-	host, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
+	host, err := openRoute()
 	if err != nil {
 		return n, err
 	}
@@ -67,29 +67,38 @@ func (b Bridge) Attach(ns *Netns, id string, aliases []netip.Addr, ports []snaps
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, b.Release(id))
+			err = errors.Join(err, b.Free(id, addr))
 		}
 	}()
-	mac := macOf(addr)
-	n = snapshot.Network{Mode: "bridge", Bridge: b.Name, Address: addr, Bits: b.Subnet.Bits(), Gateway: gatewayOf(b.Subnet), MAC: mac.String()}
-	if err := b.plug(host, master, ns, id, mac); err != nil {
+	n = b.networkAt(addr)
+	if err := host.do(b.plug(master, ns, id, macOf(addr))); err != nil {
 		return n, err
 	}
-	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.f.Fd()), syscall.NETLINK_ROUTE)
+	inside, err := ns.route()
 	if err != nil {
 		return n, err
 	}
-	defer inside.Close()
-	if err := b.address(inside, addr); err != nil {
+	eth, err := inside.link(eth0)
+	if err != nil {
 		return n, err
 	}
-	n.Aliases, err = alias(inside, ns, addr, aliases, ports)
-	return n, err
+	also := newAliases(addr, addrs, ports)
+	messages := append([]*message{b.address(eth.index, addr), linkUp(eth.index), defaultRoute(eth.index, n.Gateway)}, also.messages(eth.index)...)
+	if err := inside.do(messages...); err != nil {
+		return n, err
+	}
+	n.Aliases = also.all
+	return n, redirect(ns, addr, also)
+}
+
+// networkAt is the network of a container with the address.
+func (b Bridge) networkAt(addr netip.Addr) snapshot.Network {
+	return snapshot.Network{Mode: "bridge", Bridge: b.Name, Address: addr, Bits: b.Subnet.Bits(), Gateway: gatewayOf(b.Subnet), MAC: macOf(addr).String()}
 }
 
 // lease takes an address for id and makes sure that the bridge is there, in one go: the bridge goes away with the last
 // lease.
-func (b Bridge) lease(h *netlink.Handle, id string) (master int, addr netip.Addr, err error) {
+func (b Bridge) lease(r *route, id string) (master int, addr netip.Addr, err error) {
 	if err := b.Check(); err != nil {
 		return 0, addr, err
 	}
@@ -98,7 +107,7 @@ func (b Bridge) lease(h *netlink.Handle, id string) (master int, addr netip.Addr
 		return 0, addr, err
 	}
 	defer l.Close()
-	if master, err = b.ensure(h); err != nil {
+	if master, err = b.ensure(r); err != nil {
 		return 0, addr, err
 	}
 	addr, err = l.take(id)
@@ -106,19 +115,30 @@ func (b Bridge) lease(h *netlink.Handle, id string) (master int, addr netip.Addr
 }
 
 // ensure returns the index of the bridge, which it makes if it is missing. Being up is its last step.
-func (b Bridge) ensure(h *netlink.Handle) (index int, err error) {
-	link, err := h.LinkByName(b.Name)
-	_, missing := errors.AsType[netlink.LinkNotFoundError](err)
+func (b Bridge) ensure(r *route) (index int, err error) {
+	l, err := r.link(b.Name)
+	missing := errors.Is(err, syscall.ENODEV)
 	switch {
 	case missing:
 	case err != nil:
 		return 0, err
-	case link.Type() != "bridge":
+	case l.kind != "bridge":
 		return 0, &snapshot.Error{Kind: snapshot.KindExists, Op: "make bridge", On: b.Name,
-			Err: fmt.Errorf("the host has a %s of that name", link.Type()), Hint: "configure another bridge name"}
-	case link.Attrs().Flags&net.FlagUp != 0:
-		return link.Attrs().Index, nil
+			Err: fmt.Errorf("the host has an interface of that name that is none (%s)", cmp.Or(l.kind, "device")), Hint: "configure another bridge name"}
+	case l.flags&syscall.IFF_UP != 0:
+		return l.index, nil
 	}
+	h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close()
+	return b.make(h, missing)
+}
+
+// make makes the bridge, or goes on with one that somebody did not complete.
+func (b Bridge) make(h *netlink.Handle, missing bool) (index int, err error) {
+	var link netlink.Link
 	if missing {
 		if err := b.free(h); err != nil {
 			return 0, err
@@ -133,6 +153,8 @@ func (b Bridge) ensure(h *netlink.Handle) (index int, err error) {
 				_ = h.LinkDel(link)
 			}
 		}()
+	} else if link, err = h.LinkByName(b.Name); err != nil {
+		return 0, err
 	}
 	if err := masquerade(b.table(), b.Subnet); err != nil {
 		return 0, err
@@ -164,38 +186,23 @@ func (b Bridge) free(h *netlink.Handle) error {
 }
 
 // plug makes the pair of interfaces, one end on the bridge, the other in ns from the start.
-func (b Bridge) plug(h *netlink.Handle, master int, ns *Netns, id string, mac net.HardwareAddr) error {
+func (b Bridge) plug(master int, ns *Netns, id string, mac net.HardwareAddr) *message {
 	sum := fnv.New64a()
 	fmt.Fprintf(sum, "%s/%s", b.Name, id)
-	veth := &netlink.Veth{
-		LinkAttrs:        netlink.LinkAttrs{Name: fmt.Sprintf("ve%012x", sum.Sum64()&(1<<48-1)), MasterIndex: master, Flags: net.FlagUp},
-		PeerName:         eth0,
-		PeerHardwareAddr: mac,
-		PeerNamespace:    netlink.NsFd(ns.f.Fd()),
-	}
-	if err := h.LinkAdd(veth); err != nil {
-		return fmt.Errorf("make interfaces: %w", err)
-	}
-	return nil
+	m := request("make interfaces", syscall.RTM_NEWLINK, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, linkHeader(0, syscall.IFF_UP))
+	m.text(syscall.IFLA_IFNAME, fmt.Sprintf("ve%012x", sum.Sum64()&(1<<48-1))).number(syscall.IFLA_MASTER, master)
+	return m.nest(syscall.IFLA_LINKINFO, nil, func() {
+		m.attr(iflaInfoKind, []byte("veth")).nest(iflaInfoData, nil, func() {
+			m.nest(vethInfoPeer, linkHeader(0, 0), func() {
+				m.text(syscall.IFLA_IFNAME, eth0).attr(syscall.IFLA_ADDRESS, mac).number(iflaNetNSFD, int(ns.f.Fd()))
+			})
+		})
+	})
 }
 
-// address sets eth0 up.
-func (b Bridge) address(h *netlink.Handle, addr netip.Addr) error {
-	link, err := h.LinkByName(eth0)
-	if err != nil {
-		return err
-	}
-	if err := h.AddrAdd(link, address(addr, b.Subnet.Bits())); err != nil {
-		return fmt.Errorf("address %s: %w", addr, err)
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return err
-	}
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gatewayOf(b.Subnet).AsSlice()}
-	if err := h.RouteAdd(route); err != nil {
-		return fmt.Errorf("default route: %w", err)
-	}
-	return nil
+func (b Bridge) address(eth0 int, addr netip.Addr) *message {
+	return addressMessage("address "+addr.String(), syscall.RTM_NEWADDR, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, eth0,
+		netip.PrefixFrom(addr, b.Subnet.Bits()), 0)
 }
 
 // Release frees the container's address. The last one takes the bridge and the nftables table with it. A container without
@@ -212,8 +219,8 @@ func (b Bridge) Free(id string, addr netip.Addr) error {
 		return err
 	}
 	defer l.Close()
-	left, err := l.give(addr, id)
-	if err == nil && left == 0 {
+	last, err := l.give(addr, id)
+	if err == nil && last {
 		err = b.remove()
 	}
 	if err != nil {

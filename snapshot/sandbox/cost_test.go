@@ -183,8 +183,11 @@ func BenchmarkCostLease(b *testing.B) {
 	})
 }
 
-// BenchmarkCostMounts makes what a clone of a container of runc's default kind has of its own.
-func BenchmarkCostMounts(b *testing.B) {
+// Of what a clone of a container of runc's default kind has of its own.
+func BenchmarkCostMounts(b *testing.B)         { benchmarkCostMounts(b, false) }
+func BenchmarkCostMountsVolatile(b *testing.B) { benchmarkCostMounts(b, true) }
+
+func benchmarkCostMounts(b *testing.B, volatile bool) {
 	dir := b.TempDir()
 	lower, content := filepath.Join(dir, "lower"), filepath.Join(dir, "dev")
 	for _, d := range []string{lower, lower + "/dev", lower + "/etc", content} {
@@ -193,7 +196,7 @@ func BenchmarkCostMounts(b *testing.B) {
 	for _, name := range []string{"core", "fd", "ptmx", "stderr", "stdin", "stdout"} {
 		check(b, os.Symlink("/proc", filepath.Join(content, name)))
 	}
-	mounts := []snapshot.Mount{{Path: "/", Kind: snapshot.MountRoot, Key: "m:/"},
+	mounts := []snapshot.Mount{{Path: "/", Kind: snapshot.MountRoot},
 		{Path: "/dev", Kind: snapshot.MountTmpfs, Key: "m:/dev", Options: "mode=755,size=65536k"}}
 	for _, path := range []string{"/dev/shm", "/dev/acpi", "/dev/firmware"} {
 		mounts = append(mounts, snapshot.Mount{Path: path, Kind: snapshot.MountTmpfs, Key: "m:" + path})
@@ -208,9 +211,9 @@ func BenchmarkCostMounts(b *testing.B) {
 	bp, err := NewBlueprint([]string{lower}, mounts, map[string]string{"m:/dev": content})
 	check(b, err)
 	metered(b, func(i int) {
-		own1 := filepath.Join(dir, fmt.Sprint(i))
+		own1 := filepath.Join(dir, fmt.Sprint(b.N, "-", i))
 		check(b, os.Mkdir(own1, 0o700))
-		d, err := bp.Make(Parts{Upper: own1 + "/upper", Work: own1 + "/work", Files: own})
+		d, err := bp.Make(Parts{Upper: own1 + "/upper", Work: own1 + "/work", Files: own, Volatile: volatile})
 		check(b, err)
 		check(b, d.Close())
 		check(b, os.RemoveAll(own1))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -57,22 +58,19 @@ func (l *leases) taken() (map[netip.Addr]bool, error) {
 // take leases an address to id: the first free one after the one leased last, so that an address rests before it is
 // used again.
 func (l *leases) take(id string) (netip.Addr, error) {
-	taken, err := l.taken()
-	if err != nil {
-		return netip.Addr{}, err
-	}
 	gateway, last := gatewayOf(l.net), lastOf(l.net)
 	addr := l.cursor()
-	for tried := 0; tried <= len(taken)+1; tried++ {
+	for range capacity(l.net) {
 		if addr = addr.Next(); addr.Compare(last) >= 0 || addr.Compare(gateway) <= 0 {
 			addr = gateway.Next()
 		}
-		if !taken[addr] && addr.Less(last) {
-			return addr, l.write(addr, id)
+		err := l.write(addr, id)
+		if !errors.Is(err, fs.ErrExist) {
+			return addr, err
 		}
 	}
 	return netip.Addr{}, &snapshot.Error{Kind: snapshot.KindState, Op: "lease address", On: l.net.String(),
-		Err: fmt.Errorf("all %d addresses are taken", len(taken)), Hint: "remove containers, or configure a larger subnet"}
+		Err: fmt.Errorf("all %d addresses are taken", capacity(l.net)), Hint: "remove containers, or configure a larger subnet"}
 }
 
 // cursor returns the address leased last, or the gateway's.
@@ -86,10 +84,15 @@ func (l *leases) cursor() netip.Addr {
 	return gatewayOf(l.net)
 }
 
-// write records the lease. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
+// write records the lease; the error is fs.ErrExist where the address is leased. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
 // between leaves a lease of nobody, which the next one to free leases takes away.
 func (l *leases) write(addr netip.Addr, id string) error {
-	if err := os.WriteFile(filepath.Join(l.dir, addr.String()), []byte(id), 0o600); err != nil {
+	lease, err := os.OpenFile(filepath.Join(l.dir, addr.String()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = lease.WriteString(id)
+	if err = errors.Join(err, lease.Close()); err != nil {
 		return err
 	}
 	next, err := os.OpenFile(filepath.Join(l.dir, "next"), os.O_WRONLY|os.O_CREATE, 0o600)
@@ -127,21 +130,45 @@ func (l *leases) free(gone func(id string) bool) (freed []string, left int, err 
 	return freed, left, nil
 }
 
-// give ends the lease of one address if it is id's, and returns how many are left.
-func (l *leases) give(addr netip.Addr, id string) (left int, err error) {
+// give ends the lease of one address if it is id's, and says whether it was the last of all.
+func (l *leases) give(addr netip.Addr, id string) (last bool, err error) {
 	file := filepath.Join(l.dir, addr.String())
 	holder, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return 0, err
+		return false, err
 	case string(holder) == id:
 		if err := os.Remove(file); err != nil {
-			return 0, err
+			return false, err
 		}
 	}
-	taken, err := l.taken()
-	return len(taken), err
+	return l.none()
+}
+
+// none says whether no address is leased. It reads no more of the directory than it takes to find one.
+func (l *leases) none() (bool, error) {
+	fd, err := syscall.Open(l.dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: l.dir, Err: err}
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	buffer := make([]byte, 256) // room for what else is there, and an address
+	for {
+		n, err := syscall.ReadDirent(fd, buffer)
+		if err != nil {
+			return false, &os.PathError{Op: "getdents", Path: l.dir, Err: err}
+		}
+		if n == 0 {
+			return true, nil
+		}
+		_, _, names := syscall.ParseDirent(buffer[:n], -1, nil)
+		for _, name := range names {
+			if _, err := netip.ParseAddr(name); err == nil {
+				return false, nil
+			}
+		}
+	}
 }
 
 // gatewayOf returns the first address of the subnet after the network's own.
@@ -187,5 +214,8 @@ func (b Bridge) Capacity() int {
 	if b.Check() != nil {
 		return 0
 	}
-	return 1<<(32-b.Subnet.Bits()) - 3 // the network's own, the gateway's, and the one for broadcasts
+	return capacity(b.Subnet)
 }
+
+// capacity leaves out the network's own address, the gateway's, and the one for broadcasts.
+func capacity(subnet netip.Prefix) int { return 1<<(32-subnet.Bits()) - 3 }

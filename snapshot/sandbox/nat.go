@@ -53,22 +53,28 @@ func dropTable(table string) error {
 }
 
 // redirect sets up, inside of ns, that own answers on the ports whose sockets are bound to one of the aliases, and that
-// what such a socket sends out of the container carries own.
-func redirect(ns *Netns, own netip.Addr, aliases []netip.Addr, ports []snapshot.Listener) error {
+// what such a socket sends out of the container carries own. What was set up for another address before goes.
+func redirect(ns *Netns, own netip.Addr, s aliases) error {
+	if len(s.v4) == 0 {
+		return nil
+	}
 	c, err := nftables.New(nftables.WithNetNSFd(int(ns.f.Fd())))
 	if err != nil {
 		return noTables(err)
 	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snapd-ctr"})
+	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snapd-ctr"}
+	c.AddTable(t)
+	c.DelTable(t)
+	c.AddTable(t)
 	pre := natChain(c, t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	out := natChain(c, t, "output", nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
 	post := natChain(c, t, "postrouting", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
-	for _, p := range ports {
+	for _, p := range s.turned {
 		for _, chain := range []*nftables.Chain{pre, out} {
 			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: toPort(own, p)})
 		}
 	}
-	for _, a := range aliases {
+	for _, a := range s.v4 {
 		match := inPrefix(sourceAt, netip.PrefixFrom(a, 32), expr.CmpOpEq)
 		match = append(match, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte(eth0), 0)})

@@ -5,24 +5,27 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 )
 
 // Netns is a network namespace held by a descriptor: it, and every interface in it, is gone once the descriptor is closed
 // and no process is in it.
-type Netns struct{ f *os.File }
+type Netns struct {
+	f  *os.File
+	rt *route // into the namespace, once it is needed
+}
 
 // NewNetns makes a network namespace with nothing in it but lo, which is up. Multipath TCP is off in it: CRIU cannot
 // capture such sockets, Go programs listen on them wherever they can, and without them fall back to TCP by themselves.
 func NewNetns() (*Netns, error) {
 	n := new(Netns)
-	err := sys.InNewNetns(func(f *os.File) error {
+	err := sys.InNewNetns(func(f *os.File) (err error) {
 		n.f = f
-		return errors.Join(loopbackUp(), multipathDown())
+		if n.rt, err = openRoute(); err != nil {
+			return err
+		}
+		return errors.Join(n.rt.do(linkUp(loopback)), multipathDown())
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make network namespace: %w", err), n.Close())
@@ -30,27 +33,28 @@ func NewNetns() (*Netns, error) {
 	return n, nil
 }
 
-// loopbackUp brings lo up in the calling thread's network namespace.
-func loopbackUp() error {
-	h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
-	if err != nil {
-		return err
+// loopback is the index of lo, which is the first interface of all.
+const loopback = 1
+
+// route returns the socket into the namespace, which stays the Netns's own.
+func (n *Netns) route() (*route, error) {
+	if n.rt != nil {
+		return n.rt, nil
 	}
-	defer h.Close()
-	return h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: 1}}) // lo is the first interface of all
+	err := sys.InNetns(n.f, func() (err error) {
+		n.rt, err = openRoute()
+		return err
+	})
+	return n.rt, err
 }
 
 // multipathDown turns multipath TCP off in the calling thread's network namespace, where the kernel has it.
 func multipathDown() error {
-	f, err := os.OpenFile("/proc/sys/net/mptcp/enabled", os.O_WRONLY, 0)
+	err := writeControl("/proc/sys/net/mptcp/enabled", "0")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString("0")
-	return errors.Join(err, f.Close())
+	return err
 }
 
 // File returns the descriptor, which stays the Netns's own.
@@ -64,7 +68,7 @@ func (n *Netns) Close() error {
 	if n == nil || n.f == nil {
 		return nil
 	}
-	f := n.f
-	n.f = nil
-	return f.Close()
+	f, rt := n.f, n.rt
+	n.f, n.rt = nil, nil
+	return errors.Join(rt.Close(), f.Close())
 }

@@ -73,6 +73,18 @@ func (h *fakeHandler) Wait(ctx context.Context, id string) (int, error) {
 func (h *fakeHandler) Delete(context.Context, string) error { return nil }
 func (h *fakeHandler) Idle() bool                           { return !h.busy.Load() }
 
+func (h *fakeHandler) BuildTemplate(_ context.Context, r CloneRequest) (snapshot.Template, bool, error) {
+	return snapshot.Template{Snapshot: r.Record.Snapshot, Pid: 7, Clones: 3}, true, nil
+}
+
+func (h *fakeHandler) Templates(context.Context) ([]snapshot.Template, error) {
+	return []snapshot.Template{{Snapshot: "one"}, {Snapshot: "two", State: snapshot.TemplatePinned}}, nil
+}
+
+func (h *fakeHandler) RemoveTemplate(_ context.Context, snap string) error {
+	return &snapshot.Error{Kind: snapshot.KindNotFound, Op: "template rm", On: snap, Err: errors.New("none"), Hint: "look"}
+}
+
 // serving starts a server on a socket with a path longer than an address may be, and returns the socket and a channel
 // that closes when the server has ended.
 func serving(t *testing.T, h Handler) (socket string, ended chan struct{}) {
@@ -392,4 +404,19 @@ func FuzzReadLine(f *testing.F) {
 			t.Errorf("read %q, %v from %q", line, err, b)
 		}
 	})
+}
+
+func TestTemplates(t *testing.T) {
+	c := dialed(t, new(fakeHandler))
+	got, fresh, err := c.BuildTemplate(t.Context(), CloneRequest{Record: snapshot.Container{Snapshot: "one"}})
+	if want := (snapshot.Template{Snapshot: "one", Pid: 7, Clones: 3}); err != nil || !fresh || got != want {
+		t.Errorf("%+v, fresh %v, %v; want %+v", got, fresh, err, want)
+	}
+	all, err := c.Templates(t.Context())
+	if err != nil || len(all) != 2 || all[1].State != snapshot.TemplatePinned {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := c.RemoveTemplate(t.Context(), "one"); snapshot.KindOf(err) != snapshot.KindNotFound || snapshot.HintOf(err) != "look" {
+		t.Errorf("removal: %v", err)
+	}
 }

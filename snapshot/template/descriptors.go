@@ -28,12 +28,19 @@ const (
 	oNoatime   = 0x40000
 )
 
+// maxDescriptors is how many descriptors a process can have: the kernel's own limit, which fs.nr_open only lowers in practice.
+const maxDescriptors = 1 << 20
+
 // settable are the status flags of an open file that fcntl sets.
 const settable = syscall.O_APPEND | syscall.O_NONBLOCK | syscall.O_ASYNC | syscall.O_DIRECT | oNoatime
 
 // descriptors adds to r the calls that give a clone the descriptors of the process t. They expect no descriptor below
 // c.high to be open, the clone's root to be in place, and "/" to be the working directory.
 func (c *compiler) descriptors(r *recipe.Recipe, t *criu.Task) {
+	if c.high > maxDescriptors {
+		c.refuse("descriptor %d: not a number that the images can have", c.high-1)
+		return
+	}
 	d := &descriptors{c: c, r: r, t: t, table: newTable(c.high), byID: make(map[uint32][]*fdinfo.FdinfoEntry),
 		files: make(map[uint32]*fdinfo.FileEntry), done: make(map[uint32]bool), words: make(map[string]recipe.Addr)}
 	if !d.read() {

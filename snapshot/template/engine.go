@@ -114,7 +114,10 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 	t.template, err = Build(ctx, Source{Config: &r.Config, Lower: r.Lower, Images: r.Images},
 		Options{Stub: e.Stub, Dir: dir, Launch: e.Launch, Cgroups: doors})
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
+		if left := os.RemoveAll(dir); left != nil {
+			err = errors.Join(err, left)
+		}
+		return err
 	}
 	t.built = time.Now()
 	t.took = t.built.Sub(began)

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path"
 	"slices"
@@ -33,8 +34,7 @@ func (d *descriptors) file(id uint32, f *regfile.RegFileEntry) {
 
 // openNamed opens a file and puts it where it was read or written last.
 func (d *descriptors) openNamed(id uint32, f *regfile.RegFileEntry, name string) {
-	h := d.make(id, "open "+name, recipe.Openat, recipe.Int(atCwd), d.string(name),
-		recipe.Int(openFlags(f.GetFlags())|d.cloexec(id)))
+	h := d.make(id, "open "+name, recipe.Openat2, recipe.Int(atCwd), d.string(name), d.how(openFlags(f.GetFlags())|d.cloexec(id)), recipe.Int(howSize))
 	d.place(h, id, d.cloexec(id))
 	if f.GetFlags()&oPath != 0 {
 		return
@@ -46,6 +46,27 @@ func (d *descriptors) openNamed(id uint32, f *regfile.RegFileEntry, name string)
 		d.seek(id, h, f.GetPos())
 	}
 	d.owner(id, h.arg(), f.GetFown())
+}
+
+const (
+	howSize             = 24 // of the kernel's struct open_how
+	resolveNoMagiclinks = 2
+)
+
+// how is a struct open_how that has nothing opened by way of the links in /proc that lead to open files: as long as a recipe
+// runs, files of the host and of the snapshot are among those. No file was recorded by such a name.
+func (d *descriptors) how(flags uint32) recipe.Arg {
+	return d.bytes(openHow(flags))
+}
+
+func openHow(flags uint32) (b []byte) {
+	if flags&oPath != 0 {
+		flags &= oPath | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC // the kernel insists
+	}
+	for _, v := range []uint64{uint64(flags), 0, resolveNoMagiclinks} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
 }
 
 // unknownPos is the position of files that have none.

@@ -3,6 +3,7 @@ package template
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
@@ -17,6 +18,7 @@ const (
 	taskEnd = 0x7ffffffff000
 
 	codeRoom  = 2 * pageSize  // for the stub's code
+	maxFrames = 64 << 20      // of the signal frames of all threads
 	parkRoom  = 16 * pageSize // for the vdso and its data while memory is built
 	stackRoom = 8 << 10       // of the stub
 	// threadStack is the stack on which a thread of a clone runs its recipe.
@@ -35,6 +37,9 @@ type home struct {
 // the next one.
 func findHome(vmas []*vma.VmaEntry, threads int, l xsaveLayout) (home, error) {
 	frames := roundUp(threads * l.stride())
+	if frames > maxFrames {
+		return home{}, fmt.Errorf("%d threads", threads)
+	}
 	sorted := slices.SortedFunc(slices.Values(vmas), func(a, b *vma.VmaEntry) int { return cmp.Compare(a.GetStart(), b.GetStart()) })
 	var best, at, last uint64
 	last = 1 << 30

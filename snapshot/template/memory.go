@@ -1,6 +1,7 @@
 package template
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
@@ -34,9 +36,16 @@ const (
 
 // mmap, mprotect and madvise, as in the kernel's headers.
 const (
-	protWrite     = 2
-	mapType       = 0xf
-	mapShared     = 1
+	protWrite    = 2
+	mapType      = 0xf
+	mapShared    = 1
+	mapPrivate   = 2
+	mapDroppable = 8
+
+	mapSharedValidate = 3
+	// mapKnown are the flags that CRIU reads off a mapping: its kind, and ANONYMOUS, GROWSDOWN, LOCKED, NORESERVE, HUGETLB.
+	mapKnown = mapType | mapAnonymous | 0x100 | mapLocked | 0x4000 | mapHuge
+
 	mapFixed      = 0x10
 	mapAnonymous  = 0x20
 	mapLocked     = 0x2000
@@ -69,6 +78,10 @@ func (c *compiler) checkMappings(t *criu.Task) {
 	for _, v := range t.Space.GetVmas() {
 		s := v.GetStatus()
 		at := fmt.Sprintf("mapping %x-%x", v.GetStart(), v.GetEnd())
+		if why := impossible(v); why != "" {
+			c.refuse("%s: %s", at, why)
+			continue
+		}
 		switch {
 		case s&vmaSysV != 0:
 			c.refuse("%s: System V shared memory", at)
@@ -88,6 +101,26 @@ func (c *compiler) checkMappings(t *criu.Task) {
 			c.mappedFile(at, uint32(v.GetShmid()))
 		}
 	}
+}
+
+// impossible says why no process can have a mapping, which then comes from images that somebody has made up. What is let
+// through here is mapped by the template, which has all powers, before anything else looks at it.
+func impossible(v *vma.VmaEntry) string {
+	s, kind := v.GetStatus(), v.GetFlags()&mapType
+	shared := s&(vmaFileShared|vmaAnonShared) != 0
+	switch {
+	case s&vmaVsyscall != 0:
+		return ""
+	case v.GetStart() >= v.GetEnd() || v.GetEnd() > taskEnd || (v.GetStart()|v.GetEnd()|v.GetPgoff())%pageSize != 0:
+		return "no addresses of a process"
+	case v.GetProt()&^7 != 0:
+		return fmt.Sprintf("the protection %#x", v.GetProt())
+	case v.GetFlags()&^mapKnown != 0:
+		return fmt.Sprintf("the flags %#x", v.GetFlags())
+	case private(v) && (shared || kind != mapPrivate && kind != mapDroppable) || shared && kind != mapShared && kind != mapSharedValidate:
+		return fmt.Sprintf("shared by its state %#x and not by its flags %#x, or the other way round", s, v.GetFlags())
+	}
+	return ""
 }
 
 // mappedFile returns the path of a file that is mapped. It must be on the root file system: that is all that the template
@@ -156,7 +189,7 @@ func (c *compiler) memory(r *recipe.Recipe, t *criu.Task, h home, s surroundings
 				recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(madvGuardInstall))
 		}
 	}
-	c.moveVdso(r, vmas, s)
+	c.moveVdso(r, t, s)
 	c.describeSpace(r, t, files[t.Space.GetExeFileId()])
 }
 
@@ -189,9 +222,13 @@ func (c *compiler) openPages(r *recipe.Recipe, stored [][]criu.PageRun, s surrou
 }
 
 const (
-	atFDCWD  = -100
-	oRdonly  = 0
-	oCloexec = 0o2000000
+	atFDCWD   = -100
+	oRdonly   = 0
+	oCloexec  = 0o2000000
+	oNonblock = 0o4000
+
+	msNodev = 1 << 2
+	msBind  = 1 << 12
 )
 
 func (c *compiler) openFile(r *recipe.Recipe, name string, want int) {
@@ -202,6 +239,8 @@ func (c *compiler) openFile(r *recipe.Recipe, name string, want int) {
 // descriptors by file id. first is the lowest free descriptor.
 func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, first int) map[uint32]int {
 	c.openFile(r, "/", first)
+	r.Call("no devices in "+s.rootfs, recipe.Mount, recipe.Int(0), recipe.At(r.Data().String(s.rootfs)), recipe.Int(0),
+		recipe.Int(msRemount|msBind|msNodev|msReadonly), recipe.Int(0))
 	r.Call("enter "+s.rootfs, recipe.Chroot, recipe.At(r.Data().String(s.rootfs)))
 	r.Call("change directory", recipe.Chdir, recipe.At(r.Data().String("/")))
 	files := make(map[uint32]int)
@@ -214,7 +253,9 @@ func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, fi
 			return // refused already
 		}
 		n := first + 1 + len(files)
-		c.openFile(r, f.GetReg().GetName(), n)
+		// It may turn out to be something that one waits for, or a device: that is for the images to say, and they may lie.
+		r.Call("open "+f.GetReg().GetName(), recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())),
+			recipe.Int(oRdonly|oCloexec|oNonblock), recipe.Int(0)).Want(n)
 		files[id] = n
 	}
 	for _, v := range t.Space.GetVmas() {
@@ -337,8 +378,8 @@ func onePiece(parts []region) (region, error) {
 }
 
 // moveVdso puts the parked vdso where the captured process had its own, which must be the same.
-func (c *compiler) moveVdso(r *recipe.Recipe, vmas []*vma.VmaEntry, s surroundings) {
-	to, err := vdsoOf(vmas)
+func (c *compiler) moveVdso(r *recipe.Recipe, t *criu.Task, s surroundings) {
+	to, err := vdsoOf(t.Space.GetVmas())
 	if err != nil {
 		c.refuse("%v", err)
 		return
@@ -352,9 +393,32 @@ func (c *compiler) moveVdso(r *recipe.Recipe, vmas []*vma.VmaEntry, s surroundin
 		return
 	}
 	parked := uint64(home{}.park(s.end))
+	c.compareVdso(t, to)
 	for _, v := range s.vdso {
 		r.Call("move the vdso", recipe.Mremap, recipe.Int(parked+v.start-from.start), recipe.Int(v.end-v.start), recipe.Int(v.end-v.start),
 			recipe.Int(mremapMayMove|mremapFixed), recipe.Int(to.start+v.start-from.start))
+	}
+}
+
+// compareVdso refuses a snapshot whose vdso is not this kernel's: the process has the addresses of its functions. The code
+// is at the end, and stored; the data before it is not.
+func (c *compiler) compareVdso(t *criu.Task, vdso region) {
+	code := uint64(len(c.host.vdsoCode))
+	var compared uint64
+	for _, p := range t.Pages {
+		from, to := max(p.Start, vdso.end-code), min(p.End, vdso.end)
+		if from >= to {
+			continue
+		}
+		b, err := c.images.Bytes(p.File, p.Offset+int64(from-p.Start), int64(to-from))
+		if err != nil || !bytes.Equal(b, c.host.vdsoCode[from-(vdso.end-code):to-(vdso.end-code)]) {
+			c.refuse("the vdso of the capturing kernel is another one than this kernel's")
+			return
+		}
+		compared += to - from
+	}
+	if kernel, err := sys.KernelRelease(); compared < code && (err != nil || kernel != c.config.Kernel) {
+		c.refuse("the snapshot is of kernel %s, and its vdso was not stored", c.config.Kernel)
 	}
 }
 

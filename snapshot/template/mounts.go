@@ -20,18 +20,15 @@ const (
 	fromEmptyPath = 4 // move_mount's own
 )
 
-// Directories of the file system that a clone begins in, and shares with its template.
-const (
-	bornRoot  = "/root"
-	bornFiles = "/files"
-)
+// bornFiles is the one directory of the file system that a clone begins in, and shares with its template.
+const bornFiles = "/files"
 
 // mounts adds to r the calls that give a clone its mounts and its root. The detached mounts are descriptors first, first+1,
 // … in the order of [sandbox.Detached].
 //
-// The clone begins in a mount namespace whose only mount is a private tmpfs with the empty directories /root and /files. The container's
-// root is moved there and becomes the root at once, so that all paths that follow are the container's, wherever its
-// symbolic links may point; the tmpfs is given up at the end, since until then files are bound from it.
+// The clone begins in a mount namespace whose only mount is a tmpfs, read-only, with an empty directory /files. The
+// container's root becomes the root at once, so that all paths that follow are the container's, wherever its symbolic
+// links may point.
 func (c *compiler) mounts(r *recipe.Recipe, first int) {
 	before := len(c.reasons)
 	m := &mounter{compiler: c, r: r, mountLayout: c.mountLayout(), detached: make(map[string]int), attrs: make(map[sys.MountAttr]recipe.Addr)}
@@ -119,30 +116,23 @@ func (m *mounter) moveFrom(fd recipe.Arg, to string) {
 	m.r.Call("attach "+to, recipe.MoveMount, fd, m.path(""), recipe.Int(atFDCWD), m.path(to), recipe.Int(fromEmptyPath))
 }
 
-// enter makes the container's root the clone's, which leaves its working directory on the tmpfs that it began in, or on one
-// on top of it: from there both are within reach.
+// enter puts the container's root over where the clone began, and makes it the clone's. What is beneath is an empty tmpfs,
+// read-only, which no path leads to any more; it stays, since taking it away would cost as much as all other mounts
+// together: the kernel waits for every processor then. The working directory is where files are bound from.
 func (m *mounter) enter() {
 	if m.files >= 0 {
 		m.move(m.files, bornFiles)
 	}
-	m.move(m.root, bornRoot)
+	m.move(m.root, "/")
+	m.r.Call("enter the root", recipe.Fchdir, recipe.Int(m.root))
+	m.r.Call("change the root", recipe.Chroot, m.path("."))
 	if m.files >= 0 {
-		m.r.Call("enter "+bornFiles, recipe.Chdir, m.path(bornFiles))
-	} else {
-		m.r.Call("enter "+bornRoot, recipe.Chdir, m.path(bornRoot))
+		m.r.Call("enter "+bornFiles, recipe.Fchdir, recipe.Int(m.files))
 	}
-	m.r.Call("change the root", recipe.PivotRoot, m.path(bornRoot), m.path(bornRoot))
 }
 
-// leave gives up where the clone began: it lies on the container's root by now, and the files' directory lies on it.
-func (m *mounter) leave() {
-	old := "."
-	if m.files >= 0 {
-		old = ".."
-	}
-	m.r.Call("leave the old root", recipe.Umount2, m.path(old), recipe.Int(syscall.MNT_DETACH))
-	m.r.Call("enter /", recipe.Chdir, m.path("/"))
-}
+// leave gives up the directory that files were bound from.
+func (m *mounter) leave() { m.r.Call("enter /", recipe.Chdir, m.path("/")) }
 
 func (m *mounter) mount(i int) {
 	d := m.mountLayout.mounts[i]

@@ -127,7 +127,7 @@ func openBelow(limit int) map[int]bool {
 	return open
 }
 
-// bornIn makes what a clone begins with: a tmpfs with two empty directories, and its descriptors.
+// bornIn makes what a clone begins with: a tmpfs with an empty directory, and its descriptors.
 func bornIn(p program) error {
 	for i := range p.Count {
 		if err := syscall.Dup3(4+i, p.First+i, syscall.O_CLOEXEC); err != nil {
@@ -141,10 +141,11 @@ func bornIn(p program) error {
 	if err := syscall.Mount("tmpfs", p.Dir, "tmpfs", 0, ""); err != nil {
 		return err
 	}
-	for _, dir := range []string{bornRoot, bornFiles} {
-		if err := os.Mkdir(p.Dir+dir, 0o700); err != nil {
-			return err
-		}
+	if err := os.Mkdir(p.Dir+bornFiles, 0o700); err != nil {
+		return err
+	}
+	if err := syscall.Mount("", p.Dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		return err
 	}
 	if err := os.Chdir(p.Dir); err != nil {
 		return err

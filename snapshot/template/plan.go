@@ -43,12 +43,13 @@ const (
 
 // host is what a plan must know of the machine that it is for.
 type host struct {
-	xsave   xsaveLayout
-	vdso    []region
-	cgroups int    // hierarchies in which a clone is placed
-	images  string // directory of CRIU's images
-	rootfs  string
-	root    string
+	xsave    xsaveLayout
+	vdso     []region
+	vdsoCode []byte // content of the last region
+	cgroups  int    // hierarchies in which a clone is placed
+	images   string // directory of CRIU's images
+	rootfs   string
+	root     string
 }
 
 // Refusals returns why the engine cannot clone a snapshot: what it has no recipe for. It is empty where it can, on a host
@@ -230,9 +231,19 @@ func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr)
 	c.leader(r, t)
 	finish = d.New()
 	c.filters(finish, t)
-	c.dropPrivileges(finish, t.Core.GetThreadCore().GetCreds())
+	c.dropPrivileges(finish, t.Core.GetThreadCore())
+	c.dumpable(finish, t) // which a change of credentials has cleared
 	return r, finish
 }
+
+// Flags of mount and umount2, as in the kernel's headers.
+const (
+	msReadonly  = 1
+	msRemount   = 1 << 5
+	msRecursive = 1 << 14
+	msPrivate   = 1 << 18
+	mntDetach   = 2
+)
 
 // buildRecipe makes the template.
 func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s surroundings) {
@@ -255,20 +266,24 @@ func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s sur
 	c.inherited(r, t)
 	r.Call("mount namespace", recipe.Unshare, recipe.Int(cloneNewns))
 	none := recipe.At(d.String("none"))
-	r.Call("private mounts", recipe.Mount, none, recipe.At(d.String("/")), recipe.Int(0), recipe.Int(1<<18|1<<14), recipe.Int(0))
+	r.Call("private mounts", recipe.Mount, none, recipe.At(d.String("/")), recipe.Int(0), recipe.Int(msPrivate|msRecursive), recipe.Int(0))
 	c.memory(r, t, where, s)
 	at := recipe.At(d.String(s.root))
 	r.Call("mount the template's root", recipe.Mount, none, at, recipe.At(d.String("tmpfs")), recipe.Int(0), recipe.At(d.String("size=64k,mode=700")))
 	r.Call("enter it", recipe.Chdir, at)
-	for _, dir := range []string{bornRoot, bornFiles} {
-		r.Call("make "+dir, recipe.Mkdirat, recipe.Int(atFDCWD), recipe.At(d.String("."+dir)), recipe.Int(0o700))
-	}
+	r.Call("make "+bornFiles, recipe.Mkdirat, recipe.Int(atFDCWD), recipe.At(d.String("."+bornFiles)), recipe.Int(0o700))
 	here := recipe.At(d.String("."))
+	r.Call("make it read-only", recipe.Mount, none, here, recipe.Int(0), recipe.Int(msRemount|msReadonly), recipe.Int(0))
 	r.Call("change the root", recipe.PivotRoot, here, here)
-	r.Call("leave the old root", recipe.Umount2, here, recipe.Int(2))
+	r.Call("leave the old root", recipe.Umount2, here, recipe.Int(mntDetach))
 	r.Call("change directory", recipe.Chdir, recipe.At(d.String("/")))
 	r.Call("name", recipe.Prctl, recipe.Int(prSetName), recipe.At(d.String("snapd-template")), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	r.Call("close files", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
+	c.dumpable(r, t)
+}
+
+// dumpable says whether others may look into the process.
+func (c *compiler) dumpable(r *recipe.Recipe, t *criu.Task) {
 	if t.Space.Dumpable != nil {
 		r.Call("dumpable", recipe.Prctl, recipe.Int(prSetDumpable), recipe.Int(t.Space.GetDumpable()), recipe.Int(0), recipe.Int(0), recipe.Int(0)).Try()
 	}

@@ -53,6 +53,9 @@ func (c *compiler) checkProcess(t *criu.Task) {
 	if own.GetPidNsId() == t.IDs.GetPidNsId() || own.GetMntNsId() == t.IDs.GetMntNsId() {
 		c.refuse("the process has no pid namespace or no mount namespace of its own")
 	}
+	if own.GetUtsNsId() == t.IDs.GetUtsNsId() || own.GetIpcNsId() == t.IDs.GetIpcNsId() {
+		c.refuse("the process has the host's name, or its shared memory, for its own") // a clone's name would become the host's
+	}
 	for _, pattern := range []string{"ipcns-shm-*.img", "ipcns-msg-*.img", "ipcns-sem-*.img"} {
 		if has, err := c.images.Has(pattern); err != nil || has {
 			c.refuse("System V shared memory, messages or semaphores")
@@ -120,7 +123,7 @@ func capabilities(words []uint32) uint64 {
 
 // process adds to r what is a clone's own and not a matter of one thread. /proc is mounted.
 func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
-	tc, leader := t.Core.GetTc(), t.Core.GetThreadCore()
+	tc := t.Core.GetTc()
 	r.Call("session", recipe.Setsid)
 	r.Call("umask", recipe.Umask, recipe.Int(t.FS.GetUmask()))
 	c.directories(r, t)
@@ -129,9 +132,6 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 	}
 	if tc.GetChildSubreaper() {
 		r.Call("child subreaper", recipe.Prctl, recipe.Int(prSetChildSubreaper), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
-	}
-	if sig := leader.GetPdeathSig(); sig != 0 {
-		r.Call("signal at the parent's death", recipe.Prctl, recipe.Int(prSetPdeathsig), recipe.Int(sig), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	}
 	for i, l := range tc.GetRlimits().GetRlimits() {
 		at := r.Data().Put([2]uint64{l.GetCur(), l.GetMax()})

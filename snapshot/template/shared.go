@@ -94,7 +94,8 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 		mode |= 2
 	}
 	fd := r.Data().Space(8)
-	r.Call(what, recipe.Openat, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())), recipe.Int(mode), recipe.Int(0)).Into(fd)
+	r.Call(what, recipe.Openat2, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())), recipe.At(r.Data().Bytes(openHow(mode))),
+		recipe.Int(howSize)).Into(fd)
 	flags := v.GetFlags()&^mapLocked | mapFixed
 	r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
 	r.Call(what, recipe.Close, recipe.Load(fd))

@@ -137,7 +137,11 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 			h.vdso = append(h.vdso, region{m.Start, m.End})
 		}
 	}
-	_, err = onePiece(h.vdso)
+	if _, err = onePiece(h.vdso); err != nil {
+		return host{}, err
+	}
+	code := h.vdso[len(h.vdso)-1]
+	h.vdsoCode, err = proc.ReadMemory(t.Pid, code.start, int(code.end-code.start))
 	return h, err
 }
 

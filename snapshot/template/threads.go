@@ -3,7 +3,6 @@ package template
 import (
 	"fmt"
 
-	"github.com/checkpoint-restore/go-criu/v7/crit/images/creds"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
@@ -42,7 +41,7 @@ func (c *compiler) threads(r *recipe.Recipe, t *criu.Task, frames recipe.Addr, s
 		tid := t.Tree.GetThreads()[i+1]
 		own := d.New()
 		c.thread(own, core, tid)
-		c.dropPrivileges(own, core.GetThreadCore().GetCreds())
+		c.dropPrivileges(own, core.GetThreadCore())
 		ref := d.Put(recipeRef{Ops: uint64(own.Store()), N: uint64(own.Len())})
 		c.threadOps = append(c.threadOps, own)
 		args := cloneArgs{
@@ -91,9 +90,6 @@ func (c *compiler) thread(r *recipe.Recipe, core *criu_core.CoreEntry, tid uint3
 	if policy := th.GetSchedPolicy(); policy != 0 {
 		r.Call(what("scheduling"), recipe.SchedSetsched, recipe.Int(0), recipe.Int(policy), recipe.At(r.Data().Put(th.GetSchedPrio())))
 	}
-	if tid != 1 && th.GetPdeathSig() != 0 {
-		r.Call(what("signal at the parent's death"), recipe.Prctl, recipe.Int(prSetPdeathsig), recipe.Int(th.GetPdeathSig()), recipe.Int(0), recipe.Int(0), recipe.Int(0))
-	}
 	c.pending(r, th.GetSignalsP(), func(sig int, at recipe.Addr) {
 		r.Call(what(fmt.Sprintf("pending signal %d", sig)), recipe.RtTgsigqueueinfo, recipe.Int(1), recipe.Int(tid), recipe.Int(sig), recipe.At(at))
 	})
@@ -122,7 +118,8 @@ func (c *compiler) checkThread(core *criu_core.CoreEntry, tid uint32) {
 
 // dropPrivileges gives a thread the captured one's ids and capabilities. It has all capabilities before; the bounding set,
 // and groups, are inherited from the template.
-func (c *compiler) dropPrivileges(r *recipe.Recipe, cr *creds.CredsEntry) {
+func (c *compiler) dropPrivileges(r *recipe.Recipe, th *criu_core.ThreadCoreEntry) {
+	cr := th.GetCreds()
 	const whatFor = "credentials"
 	set := func(what string, call recipe.Call, args ...recipe.Arg) { r.Call(what, call, args...) }
 	prctl := func(op, v int) {
@@ -154,5 +151,8 @@ func (c *compiler) dropPrivileges(r *recipe.Recipe, cr *creds.CredsEntry) {
 		if ambient(cr)>>n&1 == 1 {
 			set("ambient capability", recipe.Prctl, recipe.Int(prCapAmbient), recipe.Int(prCapAmbientRaise), recipe.Int(n), recipe.Int(0), recipe.Int(0))
 		}
+	}
+	if sig := th.GetPdeathSig(); sig != 0 { // a change of credentials has cleared it
+		set("signal at the parent's death", recipe.Prctl, recipe.Int(prSetPdeathsig), recipe.Int(sig), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	}
 }

@@ -102,6 +102,7 @@ const (
 	Fsconfig         Call = 431
 	Fsmount          Call = 432
 	CloseRange       Call = 436
+	Openat2          Call = 437
 	MountSetattr     Call = 442
 )
 
