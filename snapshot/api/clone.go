@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"sync"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -120,6 +122,7 @@ func (l *Local) cloneRecords(snap *snapshot.Snapshot, r CloneRequest, limits sna
 		c := l.newRecord(name)
 		c.Snapshot, c.Base, c.Image, c.Args, c.Volumes = snap.ID, base, cfg.Source.Image, cfg.Args, cfg.Volumes
 		c.Engine, c.EngineWhy = engine, why
+		c.Cgroup = path.Join(l.cgroupParent()+sandbox.Clones, c.ID)
 		c.Network.Mode = "none"
 		switch {
 		case cfg.NetnsKey == "":

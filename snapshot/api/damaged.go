@@ -3,8 +3,11 @@ package api
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -16,7 +19,7 @@ func damaged(op string, c *snapshot.Container) error {
 
 // removeDamaged ends and removes a container of which nothing but the id is known. Everything of it is named after that.
 func (l *Local) removeDamaged(c *snapshot.Container) error {
-	whole := snapshot.Container{ID: c.ID, Name: c.Name, Cgroup: l.cgroupOf(c.ID), Network: snapshot.Network{Mode: "bridge"}}
+	whole := snapshot.Container{ID: c.ID, Name: c.Name, Cgroup: l.cgroupWherever(c.ID), Network: snapshot.Network{Mode: "bridge"}}
 	if err := l.sandboxGone(&whole); err != nil {
 		return fmt.Errorf("clean up container %s: %w", c.Name, err)
 	}
@@ -29,4 +32,13 @@ func (l *Local) removeDamaged(c *snapshot.Container) error {
 		err = shim.RemoveFiles(l.cfg.Root, c.ID)
 	}
 	return err
+}
+
+// cgroupWherever is the cgroup of a container of which it is not known whether it is a clone.
+func (l *Local) cgroupWherever(id string) string {
+	clones := l.cgroupParent() + sandbox.Clones
+	if names, err := sandbox.Cgroups(clones); err == nil && slices.Contains(names, id) {
+		return path.Join(clones, id)
+	}
+	return l.cgroupOf(id)
 }

@@ -31,9 +31,11 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	}
 	// A container's record is there before its cgroup and its address, so the records are read last: what has none then
 	// is nobody's, even while containers are being made.
-	groups, err := sandbox.Cgroups(l.cgroupParent())
-	if err != nil {
-		return nil, err
+	groups := make(map[string][]string) // by parent
+	for _, parent := range []string{l.cgroupParent(), l.cgroupParent() + sandbox.Clones} {
+		if groups[parent], err = sandbox.Cgroups(parent); err != nil {
+			return nil, err
+		}
 	}
 	leases, err := l.bridge.Leases()
 	if err != nil {
@@ -58,10 +60,12 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		}
 		live[c.ID] = c.Status != snapshot.StatusExited
 	}
-	for _, id := range groups {
-		if !live[id] {
-			name := path.Join(l.cgroupParent(), id)
-			out = append(out, mend(repair, "cgroup "+name, "belongs to no container", func() error { return removeCgroup(name) }))
+	for _, parent := range slices.Sorted(maps.Keys(groups)) {
+		for _, id := range groups[parent] {
+			if !live[id] {
+				name := path.Join(parent, id)
+				out = append(out, mend(repair, "cgroup "+name, "belongs to no container", func() error { return removeCgroup(name) }))
+			}
 		}
 	}
 	for _, id := range leases {

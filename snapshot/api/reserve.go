@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 
@@ -135,7 +136,7 @@ func (l *Local) claim(c *snapshot.Container) bool {
 			continue
 		}
 		old := snapshot.ShortID(c.ID)
-		c.ID, c.Cgroup = id, l.cgroupOf(id)
+		c.ID, c.Cgroup = id, path.Join(path.Dir(c.Cgroup), id)
 		if c.Name == old {
 			c.Name = snapshot.ShortID(id)
 		}

@@ -38,7 +38,11 @@ func (im *Images) RepeatCalls() error {
 		if err != nil {
 			return err
 		}
-		for _, tid := range e.GetThreads() {
+		tids, err := im.threads(e)
+		if err != nil {
+			return err
+		}
+		for _, tid := range tids {
 			core, err := im.core(tid)
 			if err != nil {
 				return err

@@ -45,7 +45,11 @@ func (im *Images) Tasks() ([]*Task, error) {
 
 func (im *Images) task(e *pstree.PstreeEntry) (*Task, error) {
 	t := &Task{Tree: e, IDs: &criu_core.TaskKobjIdsEntry{}, FS: &fsimage.FsEntry{}}
-	for _, tid := range e.GetThreads() {
+	tids, err := im.threads(e)
+	if err != nil {
+		return nil, err
+	}
+	for _, tid := range tids {
 		core, err := im.core(tid)
 		if err != nil {
 			return nil, err
@@ -58,7 +62,6 @@ func (im *Images) task(e *pstree.PstreeEntry) (*Task, error) {
 	if t.Core == nil || t.Core != t.Threads[0] {
 		return nil, corrupt(filepath.Join(im.dir, "pstree.img"), "the first thread of %d is not itself", e.GetPid())
 	}
-	var err error
 	if t.Space, err = im.mm(e.GetPid()); err != nil || t.Space == nil {
 		return t, err
 	}
@@ -73,6 +76,16 @@ func (im *Images) task(e *pstree.PstreeEntry) (*Task, error) {
 	}
 	t.Pages, err = im.stored(e.GetPid())
 	return t, err
+}
+
+// threads returns the ids of a process's threads. Of a zombie, which has an image of its own alone, CRIU writes down ids
+// that mean nothing.
+func (im *Images) threads(e *pstree.PstreeEntry) ([]uint32, error) {
+	space, err := im.mm(e.GetPid())
+	if err != nil || space == nil {
+		return []uint32{e.GetPid()}, err
+	}
+	return e.GetThreads(), nil
 }
 
 // stored returns all stored pages of a process.

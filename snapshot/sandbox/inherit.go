@@ -18,12 +18,17 @@ import (
 // where the parent's cgroup.clone_children says so. The cgroup above those of all containers is set up so once; to make one
 // of them is then a mkdir in each hierarchy, and a look at whether all that was inherited.
 
-// inherits says whether the cgroup is made that way: below a cgroup of ours, on a host that has the hierarchies of version 1
-// which containers need.
+// Clones ends the name of a cgroup that is for cgroups of clones alone. They all have the same rules for devices, which a
+// container that is started may add to.
+const Clones = "-clones"
+
+// inherits says whether the cgroup is made that way: a clone's, on a host that has the hierarchies of version 1 which
+// containers need.
 func (c *Cgroup) inherits() bool {
 	_, err := c.Dir("devices")
 	_, second := c.Dir("cpuset")
-	return errors.Join(err, second) == nil && len(holding(c.hierarchies)) > 1 && strings.Count(c.path, "/") == 2
+	parent := filepath.Dir(c.path)
+	return errors.Join(err, second) == nil && len(holding(c.hierarchies)) > 1 && strings.HasSuffix(parent, Clones) && strings.Count(parent, "/") == 1
 }
 
 // inherit makes the cgroup, or takes over one that is there.

@@ -23,7 +23,7 @@ var meddling = []string{"CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP
 func Confined(cfg *snapshot.Config) bool {
 	var sp struct {
 		Process struct {
-			Capabilities struct {
+			Capabilities *struct { // without it a process has all
 				Bounding []string `json:"bounding"`
 			} `json:"capabilities"`
 		} `json:"process"`
@@ -31,7 +31,8 @@ func Confined(cfg *snapshot.Config) bool {
 	if len(cfg.Spec) == 0 || json.Unmarshal(cfg.Spec, &sp) != nil {
 		return false
 	}
-	if slices.ContainsFunc(sp.Process.Capabilities.Bounding, func(c string) bool { return slices.Contains(meddling, strings.ToUpper(c)) }) {
+	c := sp.Process.Capabilities
+	if c == nil || slices.ContainsFunc(c.Bounding, func(name string) bool { return slices.Contains(meddling, strings.ToUpper(name)) }) {
 		return false
 	}
 	return slices.ContainsFunc(cfg.Mounts, func(m snapshot.Mount) bool { return m.Path == "/proc/sys" && slices.Contains(m.Flags, "ro") })

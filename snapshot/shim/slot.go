@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
@@ -30,7 +32,8 @@ func Slots(root, snap string) ([]string, error) {
 		return nil, err
 	}
 	defer d.Close()
-	return d.Readdirnames(-1)
+	names, err := d.Readdirnames(-1)
+	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, ".") }), err
 }
 
 // ClaimSlot makes a slot's directory that of the container with its id. It says false when somebody else has claimed it.
@@ -42,12 +45,36 @@ func ClaimSlot(root, snap, id string) (bool, error) {
 	return err == nil, err
 }
 
-// AllSlots returns the ids of all slots of all snapshots that are ready.
-func AllSlots(root string) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(root, "slots", "*", "*"))
-	ids := make([]string, len(paths))
-	for i, p := range paths {
-		ids[i] = filepath.Base(p)
+// A slot's directory has another name while it is made, and while it is taken away.
+const (
+	makingSlot = ".making-"
+	goneSlot   = ".gone-"
+)
+
+// MakingSlot is the directory of a slot that is not ready.
+func MakingSlot(root, snap, id string) string {
+	return filepath.Join(slotsDir(root, snap), makingSlot+id)
+}
+
+// GoneSlot is the directory of a slot that is being taken away.
+func GoneSlot(root, snap, id string) string { return filepath.Join(slotsDir(root, snap), goneSlot+id) }
+
+// AllSlots returns the ids of all slots of all snapshots, also of those that are not ready yet, or no more.
+func AllSlots(root string) ([]string, error) { return slotsIn(filepath.Join(root, "slots", "*")) }
+
+// SnapshotSlots is AllSlots for one snapshot.
+func SnapshotSlots(root, snap string) ([]string, error) { return slotsIn(slotsDir(root, snap)) }
+
+func slotsIn(pattern string) ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(pattern, "*"))
+	hidden, second := filepath.Glob(filepath.Join(pattern, ".*"))
+	var ids []string
+	for _, p := range append(paths, hidden...) {
+		id := filepath.Base(p)
+		id = strings.TrimPrefix(strings.TrimPrefix(id, makingSlot), goneSlot)
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
 	}
-	return ids, err
+	return ids, errors.Join(err, second)
 }

@@ -95,7 +95,7 @@ func (s *slots) lacking() bool {
 func (s *slots) add() error {
 	id := snapshot.NewID()
 	dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
-	making := filepath.Join(filepath.Dir(filepath.Dir(dir)), ".making-"+id)
+	making := shim.MakingSlot(s.engine.Root, s.like.Record.Snapshot, id)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.Mkdir(making, 0o700)); err != nil {
 		return err
 	}
@@ -135,9 +135,9 @@ func (s *slots) Close() error {
 	var errs []error
 	for id, slot := range s.ready {
 		// Not while somebody claims it: whose the directory is decides it.
-		dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
-		if err := os.Rename(dir, dir+".gone"); err == nil {
-			errs = append(errs, slot.discard(dir+".gone"))
+		dir, gone := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id), shim.GoneSlot(s.engine.Root, s.like.Record.Snapshot, id)
+		if err := os.Rename(dir, gone); err == nil {
+			errs = append(errs, slot.discard(gone))
 		}
 	}
 	return errors.Join(errs...)
@@ -145,17 +145,20 @@ func (s *slots) Close() error {
 
 // sweep takes away what a shim that was killed left of its slots. There is one shim for a snapshot.
 func (s *slots) sweep() {
-	ids, err := shim.Slots(s.engine.Root, s.like.Record.Snapshot)
+	root, snap := s.engine.Root, s.like.Record.Snapshot
+	ids, err := shim.SnapshotSlots(root, snap)
 	if err != nil {
-		return
+		s.engine.Log.Warn("look for sandboxes of a dead shim", "error", err)
 	}
 	for _, id := range ids {
-		dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
-		if os.Rename(dir, dir+".gone") != nil {
-			continue
+		gone := shim.GoneSlot(root, snap, id)
+		if os.Rename(shim.SlotDir(root, snap, id), gone) != nil && os.Rename(shim.MakingSlot(root, snap, id), gone) != nil {
+			if _, err := os.Stat(gone); err != nil {
+				continue // claimed
+			}
 		}
-		c := snapshot.Container{ID: id, Cgroup: path.Join(path.Dir(s.like.Record.Cgroup), id), Network: snapshot.Network{Mode: "bridge"}}
-		if err := errors.Join(s.engine.Sweep(c), os.RemoveAll(dir+".gone")); err != nil {
+		c := snapshot.Container{ID: id, Cgroup: path.Join(path.Dir(s.like.Record.Cgroup), id), Network: s.like.Record.Network}
+		if err := errors.Join(s.engine.Sweep(c), os.RemoveAll(gone)); err != nil {
 			s.engine.Log.Warn("a dead shim's sandbox could not be cleared away", "id", id, "error", err)
 		}
 	}
