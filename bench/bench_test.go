@@ -96,7 +96,7 @@ func TestAnswers(t *testing.T) {
 // TestParts measures every part once, as small as it can be.
 func TestParts(t *testing.T) {
 	in := testhost.New(t)
-	o := options{clones: 2, rounds: 2, bursts: 1, burst: 2, many: 4, idle: 2, seconds: 1, sizes: [2]int{8, 32}, place: place{
+	o := options{clones: 2, rounds: 2, bursts: 1, burst: 2, many: 4, idle: 2, seconds: 1, sizes: [2]int{8, 32}, settle: time.Second, place: place{
 		dir: t.TempDir(), root: in.Root, run: in.Run, bridge: in.Bridge, subnet: in.Subnet, cli: in.CLI, shim: in.Shim, criu: in.CRIU,
 		busybox: testrootfs.Dir(t, testrootfs.BusyboxName), python: testrootfs.Dir(t, testrootfs.PythonName), full: testrootfs.Dir(t, testrootfs.FullName)}}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

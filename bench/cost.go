@@ -133,7 +133,7 @@ func (b *bench) idleClones(ctx context.Context, s *subject, engine string, n int
 	if err != nil {
 		return f, err
 	}
-	before, err := settled(ctx, first.ShimPid)
+	before, err := settled(ctx, first.ShimPid, b.settle)
 	if err != nil {
 		return f, err
 	}
@@ -153,7 +153,7 @@ func (b *bench) idleClones(ctx context.Context, s *subject, engine string, n int
 			return f, err
 		}
 	}
-	after, err := settled(ctx, first.ShimPid)
+	after, err := settled(ctx, first.ShimPid, b.settle)
 	if err != nil {
 		return f, err
 	}

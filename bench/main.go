@@ -21,11 +21,12 @@ type options struct {
 	clones  int // of each of the single clones
 	rounds  int // of what takes longer
 	bursts  int
-	burst   int // clones in the burst against runc
-	many    int // clones in the large burst
-	idle    int // clones whose memory is measured
-	seconds int // of making and destroying
-	sizes   [2]int
+	burst   int           // clones in the burst against runc
+	many    int           // clones in the large burst
+	idle    int           // clones whose memory is measured
+	seconds int           // of making and destroying
+	sizes   [2]int        // of two programs, in MB beyond what Python takes
+	settle  time.Duration // for the memory to come to rest
 	only    []string
 	place
 }
@@ -39,11 +40,11 @@ type place struct {
 
 // whole is what `make bench` measures; quick is to see in a few minutes that everything works.
 func whole() options {
-	return options{clones: 200, rounds: 30, bursts: 30, burst: 64, many: 1000, idle: 200, seconds: 30, sizes: [2]int{73, 930}}
+	return options{clones: 200, rounds: 30, bursts: 30, burst: 64, many: 1000, idle: 200, seconds: 30, sizes: [2]int{73, 930}, settle: 8 * time.Second}
 }
 
 func quick() options {
-	return options{clones: 20, rounds: 5, bursts: 2, burst: 16, many: 100, idle: 50, seconds: 5, sizes: [2]int{73, 930}}
+	return options{clones: 20, rounds: 5, bursts: 2, burst: 16, many: 100, idle: 50, seconds: 5, sizes: [2]int{73, 930}, settle: 8 * time.Second}
 }
 
 func main() {

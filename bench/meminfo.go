@@ -57,16 +57,16 @@ func cost(before, after memory, wrote, tables int64, n int) footprint {
 }
 
 const (
-	settleLimit = 8 * time.Second
 	settleEvery = 250 * time.Millisecond
 	settleCalm  = 1 << 20 // less than this between two looks is no change
 )
 
-// settled looks at the memory until it changes no more: what was freed a moment ago, the kernel takes back later.
-func settled(ctx context.Context, shim int) (m memory, err error) {
+// settled looks at the memory until it changes no more, or for as long as limit: what was freed a moment ago, the kernel
+// takes back later.
+func settled(ctx context.Context, shim int, limit time.Duration) (m memory, err error) {
 	debug.FreeOSMemory() // our own garbage is nobody's cost
 	calm := 0
-	for deadline := time.Now().Add(settleLimit); time.Now().Before(deadline) && ctx.Err() == nil; {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline) && ctx.Err() == nil; {
 		last := m.available
 		if m, err = look(shim); err != nil {
 			return m, err

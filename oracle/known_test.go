@@ -31,6 +31,7 @@ func knownOfClones() []difference {
 		{`^~ \d+/fd/\d+/option/ip (ttl|tos) `, "IP_TTL and IP_TOS are not in CRIU's images"},
 		{`^~ \d+/fd/\d+/option/ipv6 v6only 0 → 1$`, "CRIU's images have IPV6_V6ONLY set for sockets that are bound to an address of IPv6"},
 		{`^~ \d+/fd/\d+/eventfd-semaphore 1 → 0$|^eventfds: eventfd \d+ gives \d+, not 1$`, "EFD_SEMAPHORE is not in CRIU's images"},
+		{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "shared memory without a file is a memfd in CRIU's images"},
 		{`says io priority `, "priorities of input and output are not in CRIU's images"},
 	})
 }
@@ -41,13 +42,13 @@ func knownOf(engine string) []difference {
 		return compile([][2]string{
 			{`^\+ \d+/maps/[0-9a-f]+00000-[0-9a-f]+ r-xp 0 anonymous \[rd ex mr mw me\]$|^\+ \d+/maps/[0-9a-f]+02000-[0-9a-f]+ r--p 0 anonymous \[rd mr mw me\]$`,
 				"the pages by which it became what it is: the stub's code, and the registers of the captured threads"},
+			{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs of another layout"},
 		})
 	}
 	if engine != snapshot.EngineCRIU {
 		return nil
 	}
 	return compile([][2]string{
-		{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "CRIU makes shared memory without a file of a memfd"},
 		{`^~ \d+/fd/90[01]/option/reuseport 0 → 1$`, "CRIU leaves SO_REUSEPORT set on a connection that it closes"},
 		{`^timerfds: timerfd \d+ has 0 seconds to go, not `, "CRIU stops an interval timer that has expired and was not read"},
 		{`^~ \d+/fd/[12]/flags \d+ → \d*1\d{5}$`, "CRIU opens the pipes of the log by name, which sets O_LARGEFILE"},

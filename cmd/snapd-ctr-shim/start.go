@@ -78,7 +78,7 @@ func (l *launch) makeCgroup(context.Context) error {
 
 func (l *launch) removeCgroup(ctx context.Context) error {
 	g := sandbox.OpenCgroup(l.record.Cgroup)
-	return errors.Join(g.Kill(ctx), g.Remove())
+	return g.Destroy(ctx)
 }
 
 func (l *launch) makeNetns(context.Context) (err error) {

@@ -94,7 +94,7 @@ func smapsLine(all *[]mapping, line string) error {
 // lasting leaves out flags that come and go, soft-dirty and a userfaultfd that brings memory in, and "ac", which says that
 // the kernel counts the memory as promised: it depends on whether the mapping was writable at any time.
 func lasting(flags []string) []string {
-	return slices.DeleteFunc(flags, func(f string) bool { return slices.Contains([]string{"ac", "sd", "um", "uw", "ui"}, f) })
+	return slices.DeleteFunc(flags, func(f string) bool { return slices.Contains([]string{"ac", "gu", "sd", "um", "uw", "ui"}, f) })
 }
 
 // merged puts together mappings that touch and differ in nothing.

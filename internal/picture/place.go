@@ -66,8 +66,8 @@ func (s *scene) neutral(address string) string {
 	return address
 }
 
-// containerID is a part of a path that names one container among others.
-var containerID = regexp.MustCompile(`[0-9a-f]{12,64}`)
+// containerID is a part of a path that names one container among others; clones have a parent of their own among cgroups.
+var containerID = regexp.MustCompile(`(-clones/)?[0-9a-f]{12,64}`)
 
 // mounts notes the mounts of the first process, each under its path.
 func (s *scene) mounts(pid int) error {
@@ -89,9 +89,9 @@ func (s *scene) mounts(pid int) error {
 		if strings.Contains(root, "/containers/") { // a file of the container's own: its place on the host
 			root = path.Base(root)
 		}
-		source := containerID.ReplaceAllString(m.Source, "ID")
+		source := containerID.ReplaceAllStringFunc(m.Source, anyContainer)
 		s.picture.add("mounts/"+m.Mountpoint, "%s on %s root %s source %s options %s propagation %s super %s", m.FSType, over,
-			containerID.ReplaceAllString(root, "ID"), source, m.Options, propagation(m.Optional), super(m.VFSOptions))
+			containerID.ReplaceAllStringFunc(root, anyContainer), source, m.Options, propagation(m.Optional), super(m.VFSOptions))
 	}
 	return nil
 }
@@ -116,4 +116,11 @@ func super(options string) string {
 		return slices.Contains([]string{"lowerdir", "lowerdir+", "upperdir", "workdir", "uuid"}, key)
 	})
 	return strings.Join(kept, ",")
+}
+
+func anyContainer(id string) string {
+	if strings.HasPrefix(id, "-clones/") {
+		return "/ID"
+	}
+	return "ID"
 }

@@ -14,11 +14,11 @@ func InNewNetns(f func(ns *os.File) error) error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return os.NewSyscallError("unshare network namespace", err)
 		}
-		ns, err := os.Open("/proc/thread-self/ns/net")
+		ns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return os.NewSyscallError("open network namespace", err)
 		}
-		return f(ns)
+		return f(os.NewFile(uintptr(ns), "network namespace"))
 	})
 }
 
@@ -38,15 +38,15 @@ func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			runtime.UnlockOSThread()
-			done <- err
+			done <- os.NewSyscallError("open network namespace", err)
 			return
 		}
-		defer home.Close()
+		defer func() { _ = unix.Close(home) }()
 		err = f()
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
 		done <- err

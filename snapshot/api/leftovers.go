@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"path"
 	"path/filepath"
@@ -105,5 +104,5 @@ func removeCgroup(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	g := sandbox.OpenCgroup(name)
-	return errors.Join(g.Kill(ctx), g.Remove())
+	return g.Destroy(ctx)
 }

@@ -102,3 +102,40 @@ func TestTemplateFallback(t *testing.T) {
 		})
 	}
 }
+
+// TestTemplateFilters has programs under seccomp filters that forbid what a clone has to do once the filter is there. The
+// engine sees that beforehand: no clone dies of it.
+func TestTemplateFilters(t *testing.T) {
+	rootfs := compiled(t, "strict")
+	for _, args := range [][]string{{"/strict", "kill"}, {"/strict", "errno"}, {"/strict", "kill", "munmap"}, {"/strict", "errno", "munmap"}} {
+		t.Run(strings.Join(args[1:], " "), func(t *testing.T) {
+			svc, _ := open(t)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			original, err := svc.Run(ctx, api.RunRequest{Name: "original", Rootfs: rootfs, Args: args})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := logged(ctx, svc, original, "tick"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := svc.Snapshot(ctx, api.SnapshotRequest{Container: original.ID, Name: "snap"}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 1, Engine: snapshot.EngineTemplate})
+			if err == nil || !strings.Contains(err.Error(), "a seccomp filter that forbids") {
+				t.Errorf("by a template: %v", err)
+			}
+			made, err := svc.Clone(ctx, api.CloneRequest{Snapshot: "snap", Count: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if made[0].Engine != snapshot.EngineCRIU || !strings.Contains(made[0].EngineWhy, "seccomp") {
+				t.Errorf("made by %s, since %q", made[0].Engine, made[0].EngineWhy)
+			}
+			if err := logged(ctx, svc, made[0], "tick"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -123,11 +123,7 @@ func (l *Local) cloneShims() ([]string, error) {
 
 // templatesAt asks one shim. One that is gone has none.
 func templatesAt(ctx context.Context, socket string) ([]snapshot.Template, error) {
-	client, err := shim.Dial(ctx, socket)
-	var all []snapshot.Template
-	if err == nil {
-		all, err = client.Templates(ctx)
-	}
+	all, err := shim.Templates(ctx, socket)
 	if ctx.Err() == nil && snapshot.KindOf(err) == snapshot.KindUnreachable {
 		return nil, nil
 	}

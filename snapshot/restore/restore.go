@@ -7,7 +7,6 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -135,7 +134,7 @@ func (s *session) rmCgroup(ctx context.Context) error {
 	if s.cgroup == nil {
 		return nil
 	}
-	return errors.Join(s.cgroup.Kill(ctx), s.cgroup.Remove())
+	return s.cgroup.Destroy(ctx)
 }
 
 func (s *session) mounts(context.Context) error {

@@ -42,7 +42,7 @@ type sockets struct{ open, connections int }
 // countSockets counts those of the calling thread's network namespace.
 func countSockets() (s sockets, err error) {
 	for _, name := range []string{"sockstat", "sockstat6"} {
-		text, err := readControl("/proc/thread-self/net/" + name)
+		text, err := fetch("/proc/thread-self/net/" + name)
 		if errors.Is(err, fs.ErrNotExist) && name == "sockstat6" {
 			break // no version 6
 		}

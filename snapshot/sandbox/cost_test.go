@@ -82,7 +82,7 @@ func BenchmarkNothing(b *testing.B) { metered(b, func(int) { time.Sleep(time.Mil
 
 // keepParent keeps the cgroup that a benchmark's are below, as a host with other containers has it.
 func keepParent(b *testing.B) string {
-	parent := fmt.Sprintf("/sandbox-test-cost-%d", os.Getpid())
+	parent := fmt.Sprintf("/sandbox-test-cost-%d"+Clones, os.Getpid())
 	keep, err := NewCgroup(parent+"/keep", snapshot.Limits{})
 	check(b, err)
 	b.Cleanup(func() { check(b, keep.Remove()) })
@@ -186,10 +186,8 @@ func benchmarkCostReaddress(b *testing.B, addrs []netip.Addr, ports []snapshot.L
 		for br.Reusable(ns, n) != nil {
 			time.Sleep(time.Millisecond) // our own sockets, by which address translation is set up, are not quite gone
 		}
-		old := n.Address
-		n, err = br.Readdress(ns, fmt.Sprint(i), n, addrs, ports)
+		n, err = br.Readdress(ns, was, fmt.Sprint(i), n, addrs, ports)
 		check(b, err)
-		check(b, br.Free(was, old))
 		was = fmt.Sprint(i)
 	})
 	check(b, ns.Close())

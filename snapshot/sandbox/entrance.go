@@ -39,7 +39,7 @@ func (c *Cgroup) Entrances() (files []*os.File, err error) {
 	}
 	for _, mount := range holding(c.hierarchies) {
 		file := filepath.Join(mount, c.path, name)
-		fd, err := openControl(file, syscall.O_WRONLY)
+		fd, err := openPlain(file, syscall.O_WRONLY)
 		if err != nil {
 			for _, f := range files {
 				f.Close()

@@ -149,7 +149,7 @@ func (c *Cgroup) heritage(mount string) (prepare []func(dir string) error) {
 				if err := setCpuset(dir); err != nil {
 					return err
 				}
-				return writeControl(filepath.Join(dir, "cgroup.clone_children"), "1")
+				return store(filepath.Join(dir, "cgroup.clone_children"), "1", 0)
 			})
 		}
 	}
@@ -158,7 +158,7 @@ func (c *Cgroup) heritage(mount string) (prepare []func(dir string) error) {
 
 // hasDeviceRules says whether the rules of the cgroup in the hierarchy of devices are ours, no more and no fewer.
 func hasDeviceRules(dir string) (bool, error) {
-	list, err := readControl(filepath.Join(dir, "devices.list"))
+	list, err := fetch(filepath.Join(dir, "devices.list"))
 	if err != nil {
 		return false, err
 	}
@@ -189,7 +189,7 @@ func (c *Cgroup) cpuset() error {
 	if err != nil {
 		return err
 	}
-	nodes, err := readControl(filepath.Join(dir, "cpuset.mems"))
+	nodes, err := fetch(filepath.Join(dir, "cpuset.mems"))
 	if err != nil || strings.TrimSpace(nodes) != "" {
 		return err
 	}

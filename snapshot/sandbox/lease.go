@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,16 +59,44 @@ func (l *leases) taken() (map[netip.Addr]bool, error) {
 // take leases an address to id: the first free one after the one leased last, so that an address rests before it is
 // used again.
 func (l *leases) take(id string) (netip.Addr, error) {
+	return l.next(func(file string) error { return create(file, id) })
+}
+
+// swap takes an address for the id to, and gives up that of the id from. It makes and removes no file, which is what
+// costs most of a lease. Who dies in between leaves the old address to the new id.
+func (l *leases) swap(old netip.Addr, from, to string) (netip.Addr, error) {
+	lease := filepath.Join(l.dir, old.String())
+	if holder, err := fetch(lease); err != nil || holder != from {
+		return netip.Addr{}, errors.Join(fmt.Errorf("address %s is not leased to %s", old, from), err)
+	}
+	if err := overwrite(lease, to); err != nil {
+		return netip.Addr{}, err
+	}
+	return l.next(func(file string) error {
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			return cmp.Or(err, fs.ErrExist)
+		}
+		return os.Rename(lease, file) // we have the lock: nobody else makes it meanwhile
+	})
+}
+
+// next tries to lease one address after the other, from the one after that which was leased last. An address is taken where
+// lease, which is handed its file, says fs.ErrExist.
+func (l *leases) next(lease func(file string) error) (netip.Addr, error) {
 	gateway, last := gatewayOf(l.net), lastOf(l.net)
 	addr := l.cursor()
 	for range capacity(l.net) {
 		if addr = addr.Next(); addr.Compare(last) >= 0 || addr.Compare(gateway) <= 0 {
 			addr = gateway.Next()
 		}
-		err := l.write(addr, id)
-		if !errors.Is(err, fs.ErrExist) {
-			return addr, err
+		err := lease(filepath.Join(l.dir, addr.String()))
+		if errors.Is(err, fs.ErrExist) {
+			continue
 		}
+		if err == nil {
+			err = l.moveCursor(addr)
+		}
+		return addr, err
 	}
 	return netip.Addr{}, &snapshot.Error{Kind: snapshot.KindState, Op: "lease address", On: l.net.String(),
 		Err: fmt.Errorf("all %d addresses are taken", capacity(l.net)), Hint: "remove containers, or configure a larger subnet"}
@@ -75,33 +104,30 @@ func (l *leases) take(id string) (netip.Addr, error) {
 
 // cursor returns the address leased last, or the gateway's.
 func (l *leases) cursor() netip.Addr {
-	b, err := os.ReadFile(filepath.Join(l.dir, "next"))
+	says, err := fetch(filepath.Join(l.dir, "next"))
 	if err == nil {
-		if addr, err := netip.ParseAddr(strings.TrimSpace(string(b))); err == nil && l.net.Contains(addr) {
+		if addr, err := netip.ParseAddr(strings.TrimSpace(says)); err == nil && l.net.Contains(addr) {
 			return addr
 		}
 	}
 	return gatewayOf(l.net)
 }
 
-// write records the lease; the error is fs.ErrExist where the address is leased. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
+// create records a lease. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
 // between leaves a lease of nobody, which the next one to free leases takes away.
-func (l *leases) write(addr netip.Addr, id string) error {
-	lease, err := os.OpenFile(filepath.Join(l.dir, addr.String()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+func create(file, id string) error { return store(file, id, syscall.O_CREAT|syscall.O_EXCL) }
+
+// overwrite records that a lease is another's.
+func overwrite(file, id string) error {
+	if err := store(file, id, 0); err != nil {
 		return err
 	}
-	_, err = lease.WriteString(id)
-	if err = errors.Join(err, lease.Close()); err != nil {
-		return err
-	}
-	next, err := os.OpenFile(filepath.Join(l.dir, "next"), os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
+	return os.Truncate(file, int64(len(id)))
+}
+
+func (l *leases) moveCursor(addr netip.Addr) error {
 	const longest = len("255.255.255.255\n")
-	_, err = fmt.Fprintf(next, "%-*s", longest, addr)
-	return errors.Join(err, next.Close())
+	return store(filepath.Join(l.dir, "next"), fmt.Sprintf("%-*s", longest, addr), syscall.O_CREAT)
 }
 
 // free ends the leases of all ids that gone says so of, and returns those ids and how many leases are left.
@@ -133,12 +159,12 @@ func (l *leases) free(gone func(id string) bool) (freed []string, left int, err 
 // give ends the lease of one address if it is id's, and says whether it was the last of all.
 func (l *leases) give(addr netip.Addr, id string) (last bool, err error) {
 	file := filepath.Join(l.dir, addr.String())
-	holder, err := os.ReadFile(file)
+	holder, err := fetch(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return false, err
-	case string(holder) == id:
+	case holder == id:
 		if err := os.Remove(file); err != nil {
 			return false, err
 		}

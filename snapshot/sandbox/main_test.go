@@ -14,9 +14,11 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// inside is in the environment of the process that has the namespaces.
+const inside = "SANDBOX_TEST_INSIDE"
+
 // TestMain runs the tests in mount and network namespaces of their own, so that nothing they do can stay on the host.
 func TestMain(m *testing.M) {
-	const inside = "SANDBOX_TEST_INSIDE"
 	if slices.Contains(os.Args, "-test.fuzzworker") { // a child of a process that is inside
 		os.Exit(m.Run())
 	}

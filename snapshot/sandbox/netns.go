@@ -50,7 +50,7 @@ func (n *Netns) route() (*route, error) {
 
 // multipathDown turns multipath TCP off in the calling thread's network namespace, where the kernel has it.
 func multipathDown() error {
-	err := writeControl("/proc/sys/net/mptcp/enabled", "0")
+	err := store("/proc/sys/net/mptcp/enabled", "0", 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

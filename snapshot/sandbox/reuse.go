@@ -141,22 +141,17 @@ func (b Bridge) sameRoutes(r *route, n snapshot.Network) error {
 	return err
 }
 
-// Readdress makes the network, which is [Bridge.Reusable] and was attached as was, that of container id: it gets another
-// address, and all that goes by it, as if Attach had just made it. The old address stays leased, for the caller to free with
-// [Bridge.Free]. On an error the new one is not, and the network is good for nothing but to be closed.
-func (b Bridge) Readdress(ns *Netns, id string, was snapshot.Network, addrs []netip.Addr, ports []snapshot.Listener) (n snapshot.Network, err error) {
-	host, err := openRoute()
+// Readdress makes the network of container from, which is [Bridge.Reusable] and was attached as was, that of container to: it
+// gets another address, and all that goes by it, as if Attach had just made it. The old address is free with that. On an
+// error neither is leased, and the network is good for nothing but to be closed, unless the error is that from has no lease.
+func (b Bridge) Readdress(ns *Netns, from, to string, was snapshot.Network, addrs []netip.Addr, ports []snapshot.Listener) (n snapshot.Network, err error) {
+	addr, err := b.swap(was.Address, from, to)
 	if err != nil {
-		return n, err
-	}
-	defer host.Close()
-	_, addr, err := b.lease(host, id)
-	if err != nil {
-		return n, err
+		return n, fmt.Errorf("readdress %s: %w", was.Address, err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("readdress %s to %s: %w", was.Address, addr, err), b.Free(id, addr))
+			err = errors.Join(fmt.Errorf("readdress %s to %s: %w", was.Address, addr, err), b.Free(to, addr))
 		}
 	}()
 	n = b.networkAt(addr)
@@ -180,10 +175,30 @@ func (b Bridge) Readdress(ns *Netns, id string, was snapshot.Network, addrs []ne
 		return n, err
 	}
 	// The bridge would look for the old hardware address here, wherever it is by then.
+	host, err := openRoute()
+	if err != nil {
+		return n, err
+	}
+	defer host.Close()
 	if err := host.do(forget(eth.peer, macOf(was.Address))); err != nil && !errors.Is(err, syscall.ENOENT) {
 		return n, err
 	}
 	return n, redirect(ns, addr, also)
+}
+
+// swap leases to the id to another address than the one that is leased to from, which is free then.
+func (b Bridge) swap(was netip.Addr, from, to string) (netip.Addr, error) {
+	l, err := openLeases(b.Dir, b.Subnet)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer l.Close()
+	addr, err := l.swap(was, from, to)
+	if err != nil {
+		_, lost := l.give(was, to)
+		err = errors.Join(err, lost)
+	}
+	return addr, err
 }
 
 // move returns what turns one network into the other. The default route goes with the interface's last address.

@@ -62,18 +62,18 @@ func addressOf(t *testing.T, ns *Netns) (found string) {
 func TestReaddress(t *testing.T) {
 	b := testBridge(t, "10.208.0.0/24")
 	neighbour, a := attach(t, b, "neighbour", nil, nil), attach(t, b, "a", nil, nil)
-	was := a.Network
+	was, holder := a.Network, "a"
 	for i := range 3 {
 		answerOnce(t, a.ns, "0.0.0.0:80", fmt.Sprint("turn ", i))
 		until(t, "the network to be fit for use again", func() bool { return b.Reusable(a.ns, was) == nil })
 		id := fmt.Sprint("again", i)
-		n, err := b.Readdress(a.ns, id, was, nil, nil)
+		n, err := b.Readdress(a.ns, holder, id, was, nil, nil)
 		must(t, err)
 		t.Cleanup(func() { must(t, b.Release(id)) })
 		if n.Address == was.Address || addressOf(t, a.ns) != n.Address.String() {
 			t.Fatalf("readdressed from %s to %s, and eth0 has %s", was.Address, n.Address, addressOf(t, a.ns))
 		}
-		was = n
+		was, holder = n, id
 	}
 	serve(t, a.ns, "tcp", "0.0.0.0:80", "new")
 	expect(t, "the new address, to the host", ask(t, nil, "tcp", was.Address.String()+":80"), "new to 10.208.0.1")
@@ -91,10 +91,12 @@ func TestReaddressGivesUpTheOld(t *testing.T) {
 	}
 	answerOnce(t, a.ns, "0.0.0.0:80", "a")
 	until(t, "the network to be fit for use again", func() bool { return b.Reusable(a.ns, a.Network) == nil })
-	n, err := b.Readdress(a.ns, "again", a.Network, nil, nil)
+	n, err := b.Readdress(a.ns, "a", "again", a.Network, nil, nil)
 	must(t, err)
 	t.Cleanup(func() { must(t, b.Release("again")) })
-	must(t, b.Free("a", a.Address))
+	if _, err := b.Readdress(a.ns, "a", "once more", a.Network, nil, nil); err == nil {
+		t.Error("the address of somebody else was given away")
+	}
 	heir := attach(t, b, "heir", nil, nil)
 	if heir.Address != a.Address {
 		t.Fatalf("the heir has %s, want %s", heir.Address, a.Address)
@@ -112,7 +114,7 @@ func TestReaddressAliases(t *testing.T) {
 	c := attach(t, b, "c", []netip.Addr{old}, ports)
 	answerOnce(t, c.ns, old.String()+":80", "first")
 	until(t, "the network to be fit for use again", func() bool { return b.Reusable(c.ns, c.Network) == nil })
-	n, err := b.Readdress(c.ns, "again", c.Network, []netip.Addr{old}, ports)
+	n, err := b.Readdress(c.ns, "c", "again", c.Network, []netip.Addr{old}, ports)
 	must(t, err)
 	t.Cleanup(func() { must(t, b.Release("again")) })
 	serve(t, c.ns, "tcp", old.String()+":80", "second")

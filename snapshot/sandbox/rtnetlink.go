@@ -134,7 +134,7 @@ func (r *route) exchange(b []byte, done func(syscall.NetlinkMessage) bool) error
 	if err := syscall.Sendto(r.fd, b, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
-	buffer := make([]byte, 32<<10)
+	buffer := make([]byte, 8<<10) // what the kernel says of an interface takes one, and it puts no more into an answer than fits
 	for {
 		n, _, err := syscall.Recvfrom(r.fd, buffer, 0)
 		if err == syscall.EINTR {

@@ -119,8 +119,10 @@ func (c *Client) BuildTemplate(ctx context.Context, r CloneRequest) (t snapshot.
 	return reply.Templates[0], reply.Fresh, nil
 }
 
-// Templates lists the shim's templates.
-func (c *Client) Templates(ctx context.Context) ([]snapshot.Template, error) {
+// Templates lists the templates of the shim that listens on a socket. The error is of kind unreachable when nobody answers
+// there. A look at a shim does not keep it from ending.
+func Templates(ctx context.Context, socket string) ([]snapshot.Template, error) {
+	c := &Client{socket: socket}
 	reply, err := c.ask(ctx, Request{Op: OpTemplates}, nil, nil)
 	return reply.Templates, err
 }

@@ -76,9 +76,9 @@ func Serve(ctx context.Context, l net.Listener, h Handler, log *slog.Logger) err
 		}
 		s.begin()
 		s.requests.Go(func() {
-			defer s.end()
-			defer conn.Close()
-			s.serve(ctx, conn)
+			op := s.serve(ctx, conn)
+			conn.Close()
+			s.end(op)
 		})
 	}
 }
@@ -111,11 +111,14 @@ func (s *server) begin() {
 	s.open++
 }
 
-func (s *server) end() {
+// end ends a connection. A look at the templates is no use of the shim: it ends when it would have ended without.
+func (s *server) end(op Op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open--
-	s.last = time.Now()
+	if op != OpTemplates {
+		s.last = time.Now()
+	}
 }
 
 // restedFor says for how long nothing has been going on.
@@ -164,8 +167,8 @@ func trusted(c *net.UnixConn) bool {
 	return ok
 }
 
-// serve answers the one request of a connection.
-func (s *server) serve(ctx context.Context, c *net.UnixConn) {
+// serve answers the one request of a connection, and returns what it asked for.
+func (s *server) serve(ctx context.Context, c *net.UnixConn) Op {
 	_ = c.SetReadDeadline(time.Now().Add(lineTimeout))
 	line, files, err := readLine(c)
 	defer closeAll(files)
@@ -187,6 +190,7 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn) {
 	if err := s.send(c, reply); err != nil {
 		s.log.Debug("answer not taken", "op", q.Op, "container", q.ID, "error", err)
 	}
+	return q.Op
 }
 
 // awaitHangup cancels when the client is gone. A client has nothing to say after its request.

@@ -407,16 +407,41 @@ func FuzzReadLine(f *testing.F) {
 }
 
 func TestTemplates(t *testing.T) {
-	c := dialed(t, new(fakeHandler))
+	socket, _ := serving(t, new(fakeHandler))
+	c, err := Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
 	got, fresh, err := c.BuildTemplate(t.Context(), CloneRequest{Record: snapshot.Container{Snapshot: "one"}})
 	if want := (snapshot.Template{Snapshot: "one", Pid: 7, Clones: 3}); err != nil || !fresh || got != want {
 		t.Errorf("%+v, fresh %v, %v; want %+v", got, fresh, err, want)
 	}
-	all, err := c.Templates(t.Context())
+	all, err := Templates(t.Context(), socket)
 	if err != nil || len(all) != 2 || all[1].State != snapshot.TemplatePinned {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if err := c.RemoveTemplate(t.Context(), "one"); snapshot.KindOf(err) != snapshot.KindNotFound || snapshot.HintOf(err) != "look" {
 		t.Errorf("removal: %v", err)
+	}
+}
+
+// TestLookKeepsNobody looks at a shim's templates more often than it lingers: it ends all the same.
+func TestLookKeepsNobody(t *testing.T) {
+	t.Setenv(LingerVariable, "100ms")
+	socket, ended := serving(t, new(fakeHandler))
+	look := time.NewTicker(30 * time.Millisecond)
+	defer look.Stop()
+	limit := time.After(20 * time.Second)
+	for {
+		select {
+		case <-ended:
+			return
+		case <-limit:
+			t.Fatal("the shim does not end")
+		case <-look.C:
+			if _, err := Templates(t.Context(), socket); err != nil && snapshot.KindOf(err) != snapshot.KindUnreachable {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -73,20 +73,24 @@ func (d *descriptors) timerfd(id uint32, e *timerfd.TimerfdEntry) {
 
 	left := e.GetVsec()*nanosecondsPerSec + e.GetVnsec()
 	interval := e.GetIsec()*nanosecondsPerSec + e.GetInsec()
-	if left == 0 && e.GetTicks() > 0 {
-		// A periodic timer that has ticked is wound up when it is read. That is done now, or it would never tick again.
-		left = interval
+	ticks := e.GetTicks()
+	if left == 0 && interval != 0 && ticks > 0 {
+		// A periodic timer that has ticked is wound up again when that is read. It is to tick now, then, and wait for that.
+		left = 1
+		if ticks == 1 {
+			ticks = 0 // as many as it will have by itself
+		}
 	}
 	flags := e.GetSettimeFlags()
 	if left != 0 && flags&timerAbsolute != 0 {
 		left += d.clock(id, e.GetClockid())
 	}
-	if left != 0 || flags != 0 {
+	if left != 0 || interval != 0 || flags != 0 {
 		d.call(id, "set the timer", recipe.TimerfdSettime, h.arg(), recipe.Int(flags), d.int64s(interval/nanosecondsPerSec,
 			interval%nanosecondsPerSec, left/nanosecondsPerSec, left%nanosecondsPerSec), recipe.Int(0))
 	}
-	if e.GetTicks() != 0 {
-		d.call(id, "set ticks", recipe.Ioctl, h.arg(), recipe.Int(timerfdSetTicks), d.int64s(e.GetTicks()))
+	if ticks != 0 {
+		d.call(id, "set ticks", recipe.Ioctl, h.arg(), recipe.Int(timerfdSetTicks), d.int64s(ticks))
 	}
 }
 

@@ -2,6 +2,7 @@ package template
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/timens"
 
@@ -40,4 +41,11 @@ type compiler struct {
 // refuse says that the engine cannot make something, which the reason names: "descriptor 7: an io_uring".
 func (c *compiler) refuse(format string, args ...any) {
 	c.reasons = append(c.reasons, fmt.Sprintf(format, args...))
+}
+
+// refuseOnce is refuse for what may come up more than once.
+func (c *compiler) refuseOnce(format string, args ...any) {
+	if why := fmt.Sprintf(format, args...); !slices.Contains(c.reasons, why) {
+		c.reasons = append(c.reasons, why)
+	}
 }

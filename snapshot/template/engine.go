@@ -196,7 +196,7 @@ func (s *session) rmCgroup(ctx context.Context) error {
 	if s.cgroup == nil {
 		return nil
 	}
-	return errors.Join(s.cgroup.Kill(ctx), s.cgroup.Remove())
+	return s.cgroup.Destroy(ctx)
 }
 
 func (s *session) makeNetns(context.Context) (err error) {

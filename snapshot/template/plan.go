@@ -233,6 +233,7 @@ func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr)
 	c.filters(finish, t)
 	c.dropPrivileges(finish, t.Core.GetThreadCore())
 	c.dumpable(finish, t) // which a change of credentials has cleared
+	c.checkFilters(finish, t, where)
 	return r, finish
 }
 

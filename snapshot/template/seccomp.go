@@ -78,3 +78,48 @@ func chainOf(all []*seccomp.SeccompFilter, th *criu_core.ThreadCoreEntry) ([]*se
 		}
 	}
 }
+
+const (
+	seccompAllow, seccompLog = 0x7fff0000, 0x7ffc0000
+	auditArch                = 0xc000003e // x86-64
+)
+
+// checkFilters refuses filters that would not let the clone do what is left to be done once they are there: what follows
+// them in the last recipe, and what the stub does itself. CRIU has the kernel suspend filters for that, which only a
+// tracer can.
+func (c *compiler) checkFilters(finish *recipe.Recipe, t *criu.Task, where home) {
+	all, err := c.images.Filters()
+	if err != nil {
+		return // refused already
+	}
+	chain, err := chainOf(all, t.Core.GetThreadCore())
+	if err != nil || len(chain) == 0 {
+		return
+	}
+	for i, f := range chain {
+		for j := i + 1; j < finish.Len(); j++ {
+			call, args := finish.At(j)
+			c.checkFilter(f, call, args, where)
+		}
+		to := uint64(c.givenFD(givenReport))
+		// From here on as stub.c has it.
+		c.checkFilter(f, recipe.Write, [6]uint64{to, uint64(where.scratch), uint64(len(pack(report{})))}, where)
+		c.checkFilter(f, recipe.Close, [6]uint64{to}, where)
+		c.checkFilter(f, recipe.Futex, [6]uint64{uint64(where.scratch), 129, 1<<31 - 1}, where)
+		c.checkFilter(f, recipe.Munmap, [6]uint64{uint64(where.scratch), pageSize}, where)
+		c.checkFilter(f, recipe.RtSigreturn, [6]uint64{}, where)
+		if len(t.Threads) > 1 {
+			c.checkFilter(f, recipe.Futex, [6]uint64{uint64(where.scratch), 128}, where)
+		}
+	}
+}
+
+func (c *compiler) checkFilter(f *seccomp.SeccompFilter, call recipe.Call, args [6]uint64, where home) {
+	verdict, err := judge(f.GetFilter(), seccompData{Nr: uint32(call), Arch: auditArch, InstructionPointer: uint64(where.at), Args: args})
+	switch action := verdict & 0xffff0000; {
+	case err != nil:
+		c.refuseOnce("a seccomp filter: %v", err)
+	case action != seccompAllow && action != seccompLog:
+		c.refuseOnce("a seccomp filter that forbids system call %d, which is needed after it", call)
+	}
+}

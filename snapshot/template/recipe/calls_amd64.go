@@ -14,6 +14,7 @@ const (
 	Munmap           Call = 11
 	RtSigaction      Call = 13
 	RtSigprocmask    Call = 14
+	RtSigreturn      Call = 15
 	Ioctl            Call = 16
 	Pread            Call = 17
 	Pwrite           Call = 18
@@ -61,6 +62,7 @@ const (
 	Umount2          Call = 166
 	Sethostname      Call = 170
 	Setdomainname    Call = 171
+	Futex            Call = 202
 	SetTidAddress    Call = 218
 	TimerCreate      Call = 222
 	TimerSettime     Call = 223

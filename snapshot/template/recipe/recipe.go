@@ -87,6 +87,12 @@ func (r *Recipe) Data() *Data { return r.data }
 // Len returns how many calls there are.
 func (r *Recipe) Len() int { return len(r.ops) }
 
+// At returns the call at an index with its arguments as far as they are known: in place of a word that is loaded when the
+// call is made there is its address.
+func (r *Recipe) At(index int) (call Call, args [6]uint64) {
+	return r.ops[index].call, r.ops[index].args
+}
+
 // What says what the call at an index was made for.
 func (r *Recipe) What(index int) string {
 	if index < 0 || index >= len(r.ops) {
