@@ -84,7 +84,7 @@ func (a *app) cli() *cli.App {
 			return nil
 		},
 		Commands: []*cli.Command{
-			newRunCommand(a), newSnapshotCommand(a), newCloneCommand(a),
+			newRunCommand(a), newSnapshotCommand(a), newCloneCommand(a), newForkCommand(a),
 			newPsCommand(a), newExecCommand(a), newLogsCommand(a), newStopCommand(a), newKillCommand(a),
 			newRmCommand(a), newWaitCommand(a), newInspectCommand(a),
 			newSnapshotsCommand(a), newTemplateCommand(a), newFsckCommand(a), newDoctorCommand(a),

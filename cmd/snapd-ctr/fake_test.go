@@ -134,6 +134,17 @@ func (f fake) Snapshot(ctx context.Context, r api.SnapshotRequest) (*api.Snapsho
 	return &api.SnapshotResult{Snapshot: s, FrozenMS: 61.7, TotalMS: 200.25, Phases: s.Config.Phases, Stopped: r.Stop}, nil
 }
 
+func (f fake) Fork(ctx context.Context, r api.ForkRequest) ([]*snapshot.Container, error) {
+	f.note("fork", struct {
+		api.ForkRequest
+		Progress any `json:",omitempty"`
+	}{ForkRequest: r})
+	if err := f.fail(ctx, "fork", r.Container); err != nil {
+		return nil, err
+	}
+	return []*snapshot.Container{clone(1), clone(2)}, nil
+}
+
 func (f fake) Clone(ctx context.Context, r api.CloneRequest) ([]*snapshot.Container, error) {
 	f.note("clone", r)
 	if r.Snapshot == "partial" {

@@ -33,6 +33,9 @@ type Service interface {
 	// RemoveTemplate ends the snapshot's template. Its clones live on, and the next clone builds another.
 	RemoveTemplate(ctx context.Context, ref string) error
 
+	// Fork makes r.Count clones of a container that runs, as Clone does, all of the same instant. The container goes on.
+	Fork(ctx context.Context, r ForkRequest) ([]*snapshot.Container, error)
+
 	Containers(ctx context.Context, all bool) ([]*snapshot.Container, error)
 	Container(ctx context.Context, ref string) (*snapshot.Container, error)
 	// Exec runs a program in a running container and returns its exit status: its exit code, or 128 plus the signal
@@ -121,6 +124,17 @@ type CloneRequest struct {
 	Engine   string           // one of the engines; empty: EngineAuto
 	Limits   *snapshot.Limits // nil: those of the snapshot
 	Hostname string           // empty: the clone's name
+}
+
+// ForkRequest asks for clones of a running container. Fields of the same name are those of [CloneRequest].
+type ForkRequest struct {
+	Container string // ref of one of ours
+	Name      string
+	Count     int
+	Parallel  int
+	Engine    string
+	Limits    *snapshot.Limits
+	Progress  func(Progress) // of the capture; may be nil
 }
 
 // ExecRequest asks for a program to be run in a container.

@@ -118,6 +118,17 @@ func BenchmarkCostCgroupKillEmpty(b *testing.B) {
 	check(b, c.Remove())
 }
 
+func BenchmarkCostCgroupDestroy(b *testing.B) {
+	parent := keepParent(b)
+	var made []*Cgroup
+	for i := range b.N {
+		c, err := NewCgroup(fmt.Sprint(parent, "/", i), snapshot.Limits{})
+		check(b, err)
+		made = append(made, c)
+	}
+	metered(b, func(i int) { check(b, made[i].Destroy(b.Context())) })
+}
+
 func BenchmarkCostEntrances(b *testing.B) {
 	c, err := NewCgroup(keepParent(b)+"/a", snapshot.Limits{})
 	check(b, err)
@@ -183,9 +194,10 @@ func benchmarkCostReaddress(b *testing.B, addrs []netip.Addr, ports []snapshot.L
 	check(b, err)
 	was := "first"
 	metered(b, func(i int) {
-		for br.Reusable(ns, n) != nil {
-			time.Sleep(time.Millisecond) // our own sockets, by which address translation is set up, are not quite gone
+		if len(addrs) > 0 {
+			time.Sleep(50 * time.Millisecond) // our own socket, by which address translation was set up, is not quite gone
 		}
+		check(b, br.Reusable(ns, n))
 		n, err = br.Readdress(ns, was, fmt.Sprint(i), n, addrs, ports)
 		check(b, err)
 		was = fmt.Sprint(i)

@@ -153,6 +153,7 @@ func TestCgroupsComeAndGo(t *testing.T) {
 func TestDestroy(t *testing.T) {
 	c, err := NewCgroup(fmt.Sprintf("/sandbox-test-destroy-%d"+Clones+"/c", os.Getpid()), snapshot.Limits{})
 	must(t, err)
+	t.Cleanup(func() { must(t, c.Destroy(context.Background())) })
 	for _, dir := range c.dirs() {
 		must(t, os.Mkdir(dir+"/inner", 0o755))
 	}

@@ -1,0 +1,90 @@
+package template
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
+
+	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
+)
+
+// checkMappings refuses what neither the template nor a clone can map.
+func (c *compiler) checkMappings(t *criu.Task) {
+	for _, v := range t.Space.GetVmas() {
+		s := v.GetStatus()
+		at := fmt.Sprintf("mapping %x-%x", v.GetStart(), v.GetEnd())
+		if why := impossible(v); why != "" {
+			c.refuse("%s: %s", at, why)
+			continue
+		}
+		switch {
+		case s&vmaSysV != 0:
+			c.refuse("%s: System V shared memory", at)
+		case s&vmaSocket != 0:
+			c.refuse("%s: a packet socket's ring", at)
+		case s&vmaAIO != 0:
+			c.refuse("%s: a context of asynchronous I/O", at)
+		case s&vmaShadow != 0:
+			c.refuse("%s: a shadow stack", at)
+		case s&(vmaPlugin|vmaUnsupported) != 0:
+			c.refuse("%s: a device's memory", at)
+		case v.GetFlags()&mapHuge != 0:
+			c.refuse("%s: pages of hugetlbfs", at)
+		case s&vmaMemfd != 0 && s&vmaFilePrivate != 0:
+			c.refuse("%s: a private mapping of a memfd", at)
+		case s&(vmaFilePrivate|vmaFileShared) != 0 && s&vmaMemfd == 0:
+			c.mappedFile(at, uint32(v.GetShmid()))
+		}
+	}
+}
+
+// impossible says why no process can have a mapping, which then comes from images that somebody has made up. What is let
+// through here is mapped by the template, which has all powers, before anything else looks at it.
+func impossible(v *vma.VmaEntry) string {
+	s, kind := v.GetStatus(), v.GetFlags()&mapType
+	shared := s&(vmaFileShared|vmaAnonShared) != 0
+	switch {
+	case s&vmaVsyscall != 0:
+		return ""
+	case v.GetStart() >= v.GetEnd() || v.GetEnd() > taskEnd || (v.GetStart()|v.GetEnd()|v.GetPgoff())%pageSize != 0:
+		return "no addresses of a process"
+	case v.GetProt()&^7 != 0:
+		return fmt.Sprintf("the protection %#x", v.GetProt())
+	case v.GetFlags()&^mapKnown != 0:
+		return fmt.Sprintf("the flags %#x", v.GetFlags())
+	case private(v) && (shared || kind != mapPrivate && kind != mapDroppable) || shared && kind != mapShared && kind != mapSharedValidate:
+		return fmt.Sprintf("shared by its state %#x and not by its flags %#x, or the other way round", s, v.GetFlags())
+	}
+	return ""
+}
+
+// mappedFile returns the path of a file that is mapped. It must be on the root file system: that is all that the template
+// has of the container's files.
+func (c *compiler) mappedFile(at string, id uint32) string {
+	f, err := c.images.File(id)
+	if err != nil || f.GetReg() == nil {
+		c.refuse("%s: its file is not in the images", at)
+		return ""
+	}
+	name := f.GetReg().GetName()
+	if c.remapped(id) {
+		c.refuse("%s: the file %s was deleted", at, name)
+	}
+	if m := mountOf(c.config.Mounts, name); m != "/" {
+		c.refuse("%s: the file %s is on the mount %s", at, name, m)
+	}
+	return name
+}
+
+// mountOf returns the path of the mount that a file of the container is on.
+func mountOf(mounts []snapshot.Mount, name string) string {
+	on := "/"
+	for _, m := range mounts {
+		if (name == m.Path || strings.HasPrefix(name, strings.TrimSuffix(m.Path, "/")+"/")) && len(m.Path) >= len(on) {
+			on = m.Path
+		}
+	}
+	return on
+}
