@@ -76,6 +76,18 @@ func DetachedBind(path string, flags MountFlags) (*DetachedMount, error) {
 	return m, nil
 }
 
+// Again makes another mount of the same file system, with the same flags.
+// Before Linux 6.15 only what is attached can be mounted again: EINVAL.
+func (m *DetachedMount) Again() (*DetachedMount, error) {
+	fd, err := retryInterrupted(func() (int, error) {
+		return unix.OpenTree(int(m.f.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	})
+	if err != nil {
+		return nil, mountErr("open_tree", m.f.Name(), err)
+	}
+	return &DetachedMount{os.NewFile(uintptr(fd), m.f.Name())}, nil
+}
+
 // File returns the descriptor, which is the mount's own: it is the root directory of the mount, as O_PATH opens it.
 func (m *DetachedMount) File() *os.File { return m.f }
 

@@ -177,7 +177,10 @@ func (l *Local) Remove(ctx context.Context, ref string, force bool) error {
 		}
 	}
 	if client, err := shim.Dial(ctx, c.ShimAddr); err == nil {
-		if err := client.Delete(ctx, c.ID); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
+		switch err := client.Delete(ctx, c.ID); {
+		case err == nil:
+			return nil
+		case snapshot.KindOf(err) != snapshot.KindNotFound:
 			return err
 		}
 	}

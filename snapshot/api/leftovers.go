@@ -53,9 +53,12 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		live[id] = true // or its shim was killed: the next one of its snapshot clears it away
 	}
 	for _, c := range cs {
-		if c.Status == snapshot.StatusCreating && l.abandoned(c.ID) {
-			out = append(out, mend(repair, "container "+c.Name, "was being made when its maker was killed", func() error { return l.sweep(&c) }))
-			continue
+		if c.Status == snapshot.StatusCreating {
+			if lock := l.abandoned(c.ID); lock != nil {
+				out = append(out, mend(repair, "container "+c.Name, "was being made when its maker was killed", func() error { return l.sweep(&c) }))
+				lock.Close()
+				continue
+			}
 		}
 		live[c.ID] = c.Status != snapshot.StatusExited
 	}

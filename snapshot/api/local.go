@@ -152,6 +152,9 @@ func running(c *snapshot.Container) bool {
 
 // Container finds one container by its name, its id, or the beginning of its id.
 func (l *Local) Container(_ context.Context, ref string) (*snapshot.Container, error) {
+	if c, err := l.byID(ref); c != nil || err != nil {
+		return c, err
+	}
 	cs, err := l.records()
 	if err != nil {
 		return nil, err
@@ -178,6 +181,24 @@ func (l *Local) Container(_ context.Context, ref string) (*snapshot.Container, e
 		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "container", On: ref,
 			Err: fmt.Errorf("%d containers' ids begin so", len(found)), Hint: "give more digits, or the name"}
 	}
+}
+
+// byID finds a container by its whole id, without a look at the others; nil where there is none, or it is not to be listed.
+func (l *Local) byID(id string) (*snapshot.Container, error) {
+	const length = 32
+	if len(id) != length || strings.Trim(id, "0123456789abcdef") != "" {
+		return nil, nil
+	}
+	c, err := shim.ReadContainer(l.cfg.Root, id)
+	if err != nil || c.Status == snapshot.StatusCreating {
+		return nil, nil // the whole list says what is wrong
+	}
+	if c.Status == snapshot.StatusRunning && !running(&c) {
+		if c, err = l.settle(c); err != nil {
+			return nil, err
+		}
+	}
+	return &c, nil
 }
 
 // runningContainer finds a container that must run.

@@ -36,11 +36,12 @@ func (l *Local) reserve(records []snapshot.Container) ([]*reservation, error) {
 		return nil, err
 	}
 	for _, c := range cs {
-		if c.Status == snapshot.StatusCreating && l.abandoned(c.ID) {
-			if err := l.sweep(&c); err != nil {
+		if c.Status == snapshot.StatusCreating {
+			if swept, err := l.sweepAbandoned(&c); err != nil {
 				return nil, err
+			} else if swept {
+				continue
 			}
-			continue
 		}
 		taken[c.Name] = true
 		making[c.ID] = c.Status == snapshot.StatusCreating && c.Network.Mode == "bridge"
@@ -148,14 +149,28 @@ func (l *Local) claim(c *snapshot.Container) bool {
 	return false
 }
 
-// abandoned says whether nobody is at work on a container that is being made.
-func (l *Local) abandoned(id string) bool {
+// abandoned returns the lock of the maker of a container that is being made, if nobody is at work on it: nil if somebody
+// is, or it has been made since its record was read.
+func (l *Local) abandoned(id string) *sys.FileLock {
 	lock, err := sys.TryLockFile(filepath.Join(shim.ContainerDir(l.cfg.Root, id), makerLock))
 	if err != nil {
-		return false
+		return nil
 	}
-	lock.Close()
-	return true
+	if c, err := shim.ReadContainer(l.cfg.Root, id); err != nil || c.Status != snapshot.StatusCreating {
+		lock.Close()
+		return nil
+	}
+	return lock
+}
+
+// sweepAbandoned removes a container that is being made if nobody is at work on it, and says whether it did.
+func (l *Local) sweepAbandoned(c *snapshot.Container) (bool, error) {
+	lock := l.abandoned(c.ID)
+	if lock == nil {
+		return false, nil
+	}
+	defer lock.Close()
+	return true, l.sweep(c)
 }
 
 // keep ends a reservation whose container runs.

@@ -40,6 +40,8 @@ type Parts struct {
 	// Volatile leaves out all syncing, also that of the whole host file system when the clone ends. After a crash of the
 	// host the upper directory may lack what the clone had written and synced.
 	Volatile bool
+	// Root is the root file system of a clone that is gone, to be had again; Upper and Work are not looked at then.
+	Root *SpareRoot
 }
 
 // NewBlueprint reads what clones of a snapshot need: lower are the directories of its root file system, topmost first,

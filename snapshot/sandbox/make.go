@@ -63,6 +63,9 @@ func (b *Blueprint) make(i int, p Parts) (*sys.DetachedMount, error) {
 
 // root makes the overlay and what mount points it lacks.
 func (b *Blueprint) root(p Parts, flags sys.MountFlags) (*sys.DetachedMount, error) {
+	if p.Root != nil {
+		return p.Root.mount.Again()
+	}
 	// Both are mostly missing, and their parent is there.
 	if err := os.Mkdir(p.Work, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		if err := os.MkdirAll(p.Work, 0o700); err != nil {
