@@ -31,6 +31,7 @@ type container struct {
 	dir   string
 	log   *slog.Logger
 
+	written bool               // the record of a container that is being made is there, and says whose it is
 	record  snapshot.Container // changes only while the container is being made
 	made    atomic.Bool        // it runs, or has run
 	exited  snapshot.Container // the last record; valid when done is closed
@@ -43,8 +44,13 @@ type container struct {
 	joining sync.Mutex                  // held while state for exec is written
 }
 
-// begin writes the first record, by which what a killed shim leaves can be found.
-func (c *container) begin() error { return shim.WriteContainer(c.paths.Root, c.record) }
+// begin writes the first record, by which what a killed shim leaves can be found, unless it is there.
+func (c *container) begin() error {
+	if c.written {
+		return nil
+	}
+	return shim.WriteContainer(c.paths.Root, c.record)
+}
 
 // clear takes back everything.
 func (c *container) clear() error {

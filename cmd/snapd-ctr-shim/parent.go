@@ -40,6 +40,7 @@ func (p *parent) enter(record snapshot.Container) (*container, error) {
 		return nil, &snapshot.Error{Kind: snapshot.KindExists, Op: "start", On: snapshot.ShortID(record.ID),
 			Err: errors.New("the container exists")}
 	}
+	written := record.ShimAddr == p.socket && record.ShimPid == os.Getpid() // by the client
 	record.ShimAddr, record.ShimPid = p.socket, os.Getpid()
 	record.Status = snapshot.StatusCreating
 	if record.Created.IsZero() {
@@ -47,7 +48,7 @@ func (p *parent) enter(record snapshot.Container) (*container, error) {
 	}
 	c := &container{
 		paths: p.paths, dir: shim.ContainerDir(p.paths.Root, record.ID),
-		record: record, log: p.log.With("container", snapshot.ShortID(record.ID)), done: make(chan struct{}),
+		record: record, written: written, log: p.log.With("container", snapshot.ShortID(record.ID)), done: make(chan struct{}),
 	}
 	p.containers[record.ID] = c
 	return c, nil

@@ -59,13 +59,18 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 	if err != nil {
 		return nil, err
 	}
-	reserved, err := l.reserve(l.cloneRecords(snap, r, limits, engine, why))
+	client, err := l.spawn(ctx, groupOf(snap.ID))
 	if err != nil {
 		return nil, err
 	}
-	client, err := l.spawn(ctx, groupOf(snap.ID))
+	records := l.cloneRecords(snap, r, limits, engine, why)
+	for i := range records {
+		// So the shim need not write them again: by these what a killed one leaves is found.
+		records[i].ShimAddr, records[i].ShimPid = client.Socket(), client.Pid()
+	}
+	reserved, err := l.reserve(records)
 	if err != nil {
-		return nil, errors.Join(err, l.drop(reserved))
+		return nil, err
 	}
 	parallel := r.Parallel
 	if parallel < 1 {

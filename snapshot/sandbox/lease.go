@@ -16,7 +16,7 @@ import (
 )
 
 // leases is a bridge's directory while its lock is held: one file an address, which holds the container's id, and
-// the file "next" with the address at which the next search starts.
+// the file "next" with the address at which the next search starts. The file "spare", if it is there, was a lease.
 type leases struct {
 	dir  string
 	net  netip.Prefix
@@ -59,7 +59,7 @@ func (l *leases) taken() (map[netip.Addr]bool, error) {
 // take leases an address to id: the first free one after the one leased last, so that an address rests before it is
 // used again.
 func (l *leases) take(id string) (netip.Addr, error) {
-	return l.next(func(file string) error { return create(file, id) })
+	return l.next(func(file string) error { return l.create(file, id) })
 }
 
 // swap takes an address for the id to, and gives up that of the id from. It makes and removes no file, which is what
@@ -113,9 +113,32 @@ func (l *leases) cursor() netip.Addr {
 	return gatewayOf(l.net)
 }
 
-// create records a lease. Files are neither replaced nor cut short: file systems make that wait for the disk. Who dies in
-// between leaves a lease of nobody, which the next one to free leases takes away.
-func create(file, id string) error { return store(file, id, syscall.O_CREAT|syscall.O_EXCL) }
+// create records a lease. Files are neither replaced nor cut short: file systems make that wait for the disk. Nor are they
+// made and removed where it can be helped: ext4 looks at each inode freed in the last seconds before it takes a new one.
+// Who dies in between leaves a lease of nobody, which the next one to free leases takes away.
+func (l *leases) create(file, id string) error {
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return cmp.Or(err, fs.ErrExist)
+	}
+	switch err := overwrite(l.spare(), id); {
+	case err == nil:
+		return os.Rename(l.spare(), file) // we have the lock: nobody else makes it meanwhile
+	case errors.Is(err, fs.ErrNotExist):
+		return store(file, id, syscall.O_CREAT|syscall.O_EXCL)
+	default:
+		return err
+	}
+}
+
+// discard ends a lease. Its file is kept for the next one, if there is no other.
+func (l *leases) discard(file string) error {
+	if _, err := os.Lstat(l.spare()); errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(file, l.spare())
+	}
+	return os.Remove(file)
+}
+
+func (l *leases) spare() string { return filepath.Join(l.dir, "spare") }
 
 // overwrite records that a lease is another's.
 func overwrite(file, id string) error {
@@ -146,7 +169,7 @@ func (l *leases) free(gone func(id string) bool) (freed []string, left int, err 
 			left++
 			continue
 		}
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := l.discard(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return freed, left, err
 		}
 		if len(id) > 0 {
@@ -165,7 +188,7 @@ func (l *leases) give(addr netip.Addr, id string) (last bool, err error) {
 	case err != nil:
 		return false, err
 	case holder == id:
-		if err := os.Remove(file); err != nil {
+		if err := l.discard(file); err != nil {
 			return false, err
 		}
 	}

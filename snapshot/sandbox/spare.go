@@ -24,7 +24,6 @@ type SpareRoot struct {
 type seal struct {
 	ctime, mtime   syscall.Timespec
 	mode, uid, gid uint32
-	links          uint64
 }
 
 func sealOf(name string) (seal, error) {
@@ -32,7 +31,7 @@ func sealOf(name string) (seal, error) {
 	if err := syscall.Lstat(name, &st); err != nil {
 		return seal{}, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
-	return seal{st.Ctim, st.Mtim, st.Mode, st.Uid, st.Gid, uint64(st.Nlink)}, nil
+	return seal{st.Ctim, st.Mtim, st.Mode, st.Uid, st.Gid}, nil
 }
 
 // SpareRoot keeps hold of the root file system that [Blueprint.Make] made of the parts. It fails where that cannot be told

@@ -43,6 +43,9 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 // Pid is the shim's process id.
 func (c *Client) Pid() int { return c.pid }
 
+// Socket is the path of the shim's socket.
+func (c *Client) Socket() string { return c.socket }
+
 // Ping asks the shim for its process id.
 func (c *Client) Ping(ctx context.Context) (int, error) {
 	r, err := c.ask(ctx, Request{Op: OpPing}, nil, nil)

@@ -50,6 +50,7 @@ type host struct {
 	images   string // directory of CRIU's images
 	rootfs   string
 	root     string
+	nofile   uint64 // how many descriptors a process may have at most; 0: not known
 }
 
 // Refusals returns why the engine cannot clone a snapshot: what it has no recipe for. It is empty where it can, on a host
@@ -249,7 +250,13 @@ const (
 // buildRecipe makes the template.
 func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s surroundings) {
 	d := r.Data()
-	const firstSocket = 3
+	const firstSocket, limitNofile = 3, 7
+	if h := c.host.nofile; h > 0 {
+		if most := c.high + keptAt + len(c.kept); uint64(most) >= h {
+			c.refuse("descriptor %d: this host has %d descriptors for a process, and %d are needed", c.high-1, h, most)
+		}
+		r.Call("limit of descriptors", recipe.Prlimit64, recipe.Int(0), recipe.Int(limitNofile), recipe.At(d.Put([2]uint64{h, h})), recipe.Int(0))
+	}
 	r.Call("keep the socket", recipe.Dup3, recipe.Int(firstSocket), recipe.Int(c.high), recipe.Int(oCloexec))
 	r.Call("close descriptors", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
 	r.Call("close descriptors", recipe.CloseRange, recipe.Int(c.high+1), recipe.Int(1<<32-1), recipe.Int(0))

@@ -128,6 +128,11 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 		return host{}, fmt.Errorf("the stub's greeting: %w", err)
 	}
 	h := host{xsave: hi.layout(), cgroups: o.Cgroups, images: src.Images, rootfs: filepath.Join(o.Dir, "rootfs"), root: filepath.Join(o.Dir, "root")}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return host{}, os.NewSyscallError("getrlimit", err)
+	}
+	h.nofile = limit.Max
 	maps, err := proc.Mappings(t.Pid)
 	if err != nil {
 		return host{}, err
