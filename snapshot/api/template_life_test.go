@@ -108,15 +108,6 @@ func later(since time.Duration, d time.Duration) error {
 // wrong in any of them, and what can be read of the process is the same, but for what knownOfTemplates lists.
 func TestTemplateLife(t *testing.T) {
 	rootfs := compiled(t, "life")
-	// As most hosts have it, and fewer than the template needs beside a descriptor 1000 of the program.
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1024, Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) }()
 	for _, args := range [][]string{{"/life"}, {"/life", "filtered"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			svc, _ := open(t)
