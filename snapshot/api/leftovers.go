@@ -2,15 +2,19 @@ package api
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/template"
 )
 
 // leftovers finds what dead makers left on the host: containers half made, cgroups and addresses without a container.
@@ -76,7 +80,50 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 			out = append(out, mend(repair, "address of "+snapshot.ShortID(id), "is leased to no container", func() error { return l.bridge.Release(id) }))
 		}
 	}
-	return out, nil
+	dead, err := l.deadShims(repair)
+	return append(out, dead...), err
+}
+
+// deadShims finds what shims that were killed had made for clones to come: sandboxes, and what a template stood on.
+func (l *Local) deadShims(repair bool) ([]Problem, error) {
+	snaps, err := shim.SlotSnapshots(l.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	var out []Problem
+	for _, snap := range snaps {
+		lock, err := shim.LockSlots(l.cfg.Root, snap)
+		if err != nil {
+			continue // its shim lives
+		}
+		ids, err := shim.SnapshotSlots(l.cfg.Root, snap)
+		if err == nil && len(ids) > 0 {
+			out = append(out, mend(repair, "sandboxes for clones of "+snap, "were made ahead by a shim that was killed", func() error { return l.sweepSlots(snap, ids) }))
+		}
+		lock.Close()
+	}
+	dirs, err := filepath.Glob(filepath.Join(l.cfg.Root, "templates", template.DirPrefix+"*"))
+	for _, dir := range dirs {
+		lock, err := sys.TryLockFile(filepath.Join(dir, template.LockName))
+		if err != nil {
+			continue
+		}
+		out = append(out, mend(repair, dir, "is of a template that died with its shim", func() error { return os.RemoveAll(dir) }))
+		lock.Close()
+	}
+	return out, err
+}
+
+func (l *Local) sweepSlots(snap string, ids []string) error {
+	var errs []error
+	for _, id := range ids {
+		c := snapshot.Container{ID: id, Cgroup: path.Join(l.cgroupParent()+sandbox.Clones, id), Network: snapshot.Network{Mode: "bridge"}}
+		errs = append(errs, l.sandboxGone(&c))
+		for _, dir := range []string{shim.SlotDir(l.cfg.Root, snap, id), shim.MakingSlot(l.cfg.Root, snap, id), shim.GoneSlot(l.cfg.Root, snap, id)} {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hasCgroup says whether any installation has a cgroup for the container.

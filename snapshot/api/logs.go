@@ -76,8 +76,8 @@ func emit(b []byte, r LogsRequest) error {
 
 // shimAlive says whether the process that writes a container's log and record still exists.
 func shimAlive(c *snapshot.Container) bool {
-	_, err := proc.StartTime(c.ShimPid)
-	return err == nil
+	state, err := proc.State(c.ShimPid)
+	return err == nil && state != 'Z' && state != 'X'
 }
 
 // lineReader reads whole lines of a file that grows.

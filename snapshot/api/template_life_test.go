@@ -97,7 +97,7 @@ func reported(ctx context.Context, t *testing.T, svc *api.Local, c *snapshot.Con
 func later(since time.Duration, d time.Duration) error {
 	for {
 		now, _, err := sys.Clocks()
-		if err != nil || time.Duration(now) > since+d {
+		if err != nil || now > since+d {
 			return err
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -118,7 +118,7 @@ func TestTemplateLife(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := later(time.Duration(at), 3*time.Second); err != nil {
+			if err := later(at, 3*time.Second); err != nil {
 				t.Fatal(err)
 			}
 			all := []*snapshot.Container{original}

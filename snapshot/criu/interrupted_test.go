@@ -25,7 +25,7 @@ const (
 // caughtIn makes the core image of a thread that the dump took out of a call.
 func caughtIn(c *criu_core.CoreEntry, number, ip uint64) {
 	r := c.ThreadInfo.Gpregs
-	r.Ax, r.OrigAx, r.Ip = new(uint64(math.MaxUint64-uint64(syscall.EINTR)+1)), new(number), new(ip)
+	r.Ax, r.OrigAx, r.Ip = new(math.MaxUint64-uint64(syscall.EINTR)+1), new(number), new(ip)
 }
 
 func queue(signals ...syscall.Signal) *siginfo.SignalQueueEntry {

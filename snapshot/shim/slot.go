@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
@@ -58,6 +59,30 @@ func MakingSlot(root, snap, id string) string {
 
 // GoneSlot is the directory of a slot that is being taken away.
 func GoneSlot(root, snap, id string) string { return filepath.Join(slotsDir(root, snap), goneSlot+id) }
+
+// LockSlots takes the lock that the shim of a snapshot has while it makes slots: who gets it knows that there is no such
+// shim. It fails with [sys.ErrLocked] where there is one.
+func LockSlots(root, snap string) (*sys.FileLock, error) {
+	if err := os.MkdirAll(filepath.Join(root, "slots"), 0o700); err != nil {
+		return nil, err
+	}
+	return sys.TryLockFile(slotsDir(root, snap) + ".lock")
+}
+
+// SlotSnapshots returns the short ids of snapshots for which there are slots.
+func SlotSnapshots(root string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(root, "slots"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, err
+}
 
 // AllSlots returns the ids of all slots of all snapshots, also of those that are not ready yet, or no more.
 func AllSlots(root string) ([]string, error) { return slotsIn(filepath.Join(root, "slots", "*")) }

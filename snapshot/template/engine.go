@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,10 +104,15 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(parent, "template-")
+	dir, lock, err := ownDir(parent)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
 	doors, err := sandbox.Hierarchies()
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(dir))
@@ -119,6 +125,7 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 		}
 		return err
 	}
+	t.template.lock = lock
 	t.built = time.Now()
 	t.took = t.built.Sub(began)
 	if t.slots == nil && e.Slots > 0 {
@@ -126,6 +133,28 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 	}
 	return nil
 }
+
+// ownDir makes a directory for a template, and takes the lock that says that it is somebody's.
+func ownDir(parent string) (dir string, lock *sys.FileLock, err error) {
+	making, err := os.MkdirTemp(parent, ".making-")
+	if err != nil {
+		return "", nil, err
+	}
+	if lock, err = sys.TryLockFile(filepath.Join(making, LockName)); err == nil {
+		dir = filepath.Join(parent, DirPrefix+strings.TrimPrefix(filepath.Base(making), ".making-"))
+		if err = os.Rename(making, dir); err == nil {
+			return dir, lock, nil
+		}
+		lock.Close()
+	}
+	return "", nil, errors.Join(err, os.RemoveAll(making))
+}
+
+// The directory of a template has a lock, of this name, that is held while the template lives.
+const (
+	DirPrefix = "template-"
+	LockName  = "lock"
+)
 
 // Close ends all templates. Clones live on.
 func (e *Engine) Close() error {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
@@ -31,10 +32,16 @@ type slots struct {
 	wake   chan struct{}
 	closed bool
 	gone   sync.WaitGroup
+	lock   *sys.FileLock // says that these slots are somebody's
 }
 
 func newSlots(e *Engine, like shim.CloneRequest, t *resident, want int) *slots {
 	s := &slots{engine: e, like: like, resident: t, want: want, ready: make(map[string]*session), wake: make(chan struct{}, 1)}
+	var err error
+	if s.lock, err = shim.LockSlots(e.Root, like.Record.Snapshot); err != nil {
+		e.Log.Warn("no sandboxes are made ahead", "error", err)
+		return nil
+	}
 	s.sweep()
 	s.gone.Go(s.fill)
 	s.nudge()
@@ -140,7 +147,7 @@ func (s *slots) Close() error {
 			errs = append(errs, slot.discard(gone))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(errors.Join(errs...), s.lock.Close())
 }
 
 // sweep takes away what a shim that was killed left of its slots. There is one shim for a snapshot.

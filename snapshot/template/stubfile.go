@@ -44,7 +44,7 @@ func TryStub(ctx context.Context, path string) error {
 
 // stubError explains why the stub could not be started.
 func stubError(path string, err error) error {
-	why := err
+	var why error
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		why = errors.New("it is not installed")

@@ -54,6 +54,7 @@ type Template struct {
 	dir  string
 	dead chan struct{} // closed when the process has ended
 	turn sync.Mutex    // held for a command and its answer
+	lock *sys.FileLock // of dir; nil in a test
 }
 
 // Build makes a template. A snapshot that the engine cannot clone is an error of kind not-cloneable, which says why.
@@ -194,7 +195,11 @@ func (t *Template) Close() error {
 	case <-time.After(cloneLimit):
 		return fmt.Errorf("template %d does not die", t.Pid)
 	}
-	return os.RemoveAll(t.dir)
+	err := os.RemoveAll(t.dir)
+	if t.lock != nil {
+		err = errors.Join(err, t.lock.Close())
+	}
+	return err
 }
 
 // Dead is closed when the template has ended.
