@@ -182,6 +182,8 @@ type session struct {
 	resident *resident
 	parent   *Template // its template when the clone was asked for
 	slot     *session  // what was made ahead for this one; nil: nothing
+	used     *network  // that it is to have; nil: a new one, or what there is
+	ended    bool      // the clone has run, and has ended
 	cgroup   *sandbox.Cgroup
 	doors    []*os.File
 	netns    *sandbox.Netns // nil on the host's network
@@ -233,11 +235,25 @@ func (s *session) makeNetns(context.Context) (err error) {
 		s.netns, s.out.Network = s.slot.netns, s.slot.out.Network
 		return nil
 	}
+	slots := s.resident.slots
+	if s.used == nil && slots != nil {
+		s.used = slots.again()
+	}
+	if s.used != nil {
+		if s.out.Network, err = slots.give(s.used, s.id); err == nil {
+			s.netns = s.used.ns
+			return nil
+		}
+		s.Log.Warn("a network could not be used again", "error", err)
+	}
 	s.netns, s.out.Network, err = s.Bridge.NewNetwork(s.id, &s.r.Config, s.r.Record.Network)
 	return err
 }
 
 func (s *session) rmNetns(context.Context) error {
+	if slots := s.resident.slots; s.ended && s.netns != nil && slots != nil && slots.keep(network{s.id, s.netns, s.out.Network}) {
+		return nil
+	}
 	var err error
 	if s.netns != nil {
 		err = s.netns.Close()
@@ -344,5 +360,6 @@ func (s *session) kill(context.Context) error {
 
 func (s *session) release(ctx context.Context) error {
 	s.out.Pid = 0 // reaped: another process may have the number by now
+	s.ended = true
 	return s.run.Undo(ctx)
 }

@@ -47,10 +47,12 @@ type host struct {
 	vdso     []region
 	vdsoCode []byte // content of the last region
 	cgroups  int    // hierarchies in which a clone is placed
-	images   string // directory of CRIU's images
-	rootfs   string
-	root     string
-	nofile   uint64 // how many descriptors a process may have at most; 0: not known
+	// noTimerIDs says that the kernel does not let a process choose the ids of its timers.
+	noTimerIDs bool
+	images     string // directory of CRIU's images
+	rootfs     string
+	root       string
+	nofile     uint64 // how many descriptors a process may have at most; 0: not known
 }
 
 // Refusals returns why the engine cannot clone a snapshot: what it has no recipe for. It is empty where it can, on a host
@@ -231,6 +233,7 @@ func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr)
 	c.threads(r, t, where.at+codeRoom, c.host.xsave.stride())
 	c.leader(r, t)
 	finish = d.New()
+	c.timers(finish, t.Core.GetTc().GetTimers())
 	c.filters(finish, t)
 	c.dropPrivileges(finish, t.Core.GetThreadCore())
 	c.dumpable(finish, t) // which a change of credentials has cleared

@@ -143,7 +143,6 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 			r.Call("membarrier", recipe.Membarrier, recipe.Int(command), recipe.Int(0), recipe.Int(0))
 		}
 	}
-	c.timers(r, tc.GetTimers())
 	c.pending(r, tc.GetSignalsS(), func(sig int, info recipe.Addr) {
 		r.Call(fmt.Sprintf("pending signal %d", sig), recipe.RtSigqueueinfo, recipe.Int(1), recipe.Int(sig), recipe.At(info))
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -26,17 +25,20 @@ type slots struct {
 	resident *resident
 	want     int
 
-	mu     sync.Mutex
-	ready  map[string]*session
-	asked  time.Time // when a clone was last asked for
-	wake   chan struct{}
-	closed bool
-	gone   sync.WaitGroup
-	lock   *sys.FileLock // says that these slots are somebody's
+	mu       sync.Mutex
+	ready    map[string]*session
+	used     []network // of clones that have ended
+	asked    time.Time // when a clone was last asked for
+	wake     chan struct{}
+	closed   bool
+	gone     sync.WaitGroup
+	confined bool          // clones leave their networks as they found them
+	lock     *sys.FileLock // says that these slots are somebody's
 }
 
 func newSlots(e *Engine, like shim.CloneRequest, t *resident, want int) *slots {
 	s := &slots{engine: e, like: like, resident: t, want: want, ready: make(map[string]*session), wake: make(chan struct{}, 1)}
+	s.confined = reusable(&like.Config, like.Record.Network)
 	var err error
 	if s.lock, err = shim.LockSlots(e.Root, like.Record.Snapshot); err != nil {
 		e.Log.Warn("no sandboxes are made ahead", "error", err)
@@ -101,15 +103,19 @@ func (s *slots) lacking() bool {
 // add makes a slot. Its directory is made under another name and gets its own when all is ready.
 func (s *slots) add() error {
 	id := snapshot.NewID()
+	net := s.again()
+	if net != nil {
+		id = net.id
+	}
 	dir := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)
-	making := shim.MakingSlot(s.engine.Root, s.like.Record.Snapshot, id)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o700), os.Mkdir(making, 0o700)); err != nil {
+	making := s.making(id)
+	if err := os.MkdirAll(making, 0o700); err != nil {
 		return err
 	}
 	r := s.like
 	r.Record.ID, r.Record.Hostname, r.Record.Limits = id, "", snapshot.Limits{}
 	r.Record.Cgroup = path.Join(path.Dir(s.like.Record.Cgroup), id)
-	slot := &session{Engine: s.engine, id: id, dir: making, r: r, resident: s.resident}
+	slot := &session{Engine: s.engine, id: id, dir: making, r: r, resident: s.resident, used: net}
 	slot.run = snapshot.NewExecution(snapshot.SlotMachine(), slot.actions())
 	if err := slot.run.Do(context.Background()); err != nil {
 		return errors.Join(err, os.RemoveAll(making))
@@ -140,6 +146,9 @@ func (s *slots) Close() error {
 	s.mu.Unlock()
 	s.gone.Wait()
 	var errs []error
+	for _, n := range s.used {
+		errs = append(errs, s.drop(n))
+	}
 	for id, slot := range s.ready {
 		// Not while somebody claims it: whose the directory is decides it.
 		dir, gone := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id), shim.GoneSlot(s.engine.Root, s.like.Record.Snapshot, id)

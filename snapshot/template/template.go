@@ -134,6 +134,7 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 		return host{}, os.NewSyscallError("getrlimit", err)
 	}
 	h.nofile = limit.Max
+	h.noTimerIDs = sys.TryTimerRestoreIDs() != nil
 	maps, err := proc.Mappings(t.Pid)
 	if err != nil {
 		return host{}, err

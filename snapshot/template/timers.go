@@ -8,7 +8,8 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
 )
 
-// timers adds the interval timers and the POSIX timers of a process.
+// timers adds the interval timers and the POSIX timers of a process, all of whose threads are there: some timers are for
+// one of them.
 func (c *compiler) timers(r *recipe.Recipe, t *timer.TaskTimersEntry) {
 	for which, i := range []*timer.ItimerEntry{t.GetReal(), t.GetVirt(), t.GetProf()} {
 		sec, usec := i.GetVsec(), i.GetVusec()
@@ -24,7 +25,10 @@ func (c *compiler) timers(r *recipe.Recipe, t *timer.TaskTimersEntry) {
 	if len(t.GetPosix()) == 0 {
 		return
 	}
-	r.Call("choose ids of timers (Linux 6.16)", recipe.Prctl, recipe.Int(prTimerRestoreIDs), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	if c.host.noTimerIDs {
+		c.refuse("POSIX timers, whose ids this kernel cannot give again (Linux 6.15 can)")
+	}
+	r.Call("choose ids of timers", recipe.Prctl, recipe.Int(prTimerRestoreIDs), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	for _, p := range t.GetPosix() {
 		c.posixTimer(r, p)
 	}
@@ -40,10 +44,6 @@ type sigevent struct {
 }
 
 func (c *compiler) posixTimer(r *recipe.Recipe, p *timer.PosixTimerEntry) {
-	if p.NotifyThreadId != nil && p.GetNotifyThreadId() != 1 {
-		c.refuse("timer %d notifies a thread", p.GetItId()) // which is not there yet
-		return
-	}
 	what := fmt.Sprintf("timer %d", p.GetItId())
 	event := r.Data().Put(sigevent{Value: p.GetSivalPtr(), Signo: p.GetSiSigno(), Notify: p.GetItSigevNotify(), ThreadID: uint32(p.GetNotifyThreadId())})
 	id := r.Data().Put(p.GetItId())
