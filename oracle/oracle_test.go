@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,10 @@ type witness struct {
 func look(t *testing.T, name, engine string, c *snapshot.Container, report func(*snapshot.Container) (string, error)) witness {
 	t.Helper()
 	p, err := picture.Of(c.Pid)
+	for try := 0; errors.Is(err, fs.ErrNotExist) && try < 20; try++ { // a child that has just ended
+		time.Sleep(20 * time.Millisecond)
+		p, err = picture.Of(c.Pid)
+	}
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -151,7 +151,9 @@ func checkSnapshot(s *snapshot.Snapshot, engine, arch string) error {
 	}
 	v, known := verdict(s, engine)
 	switch {
-	case engine == snapshot.EngineAuto, !known && engine == snapshot.EngineTemplate: // of a snapshot from before that engine
+	case engine == snapshot.EngineAuto:
+		return checkAny(s)
+	case !known && engine == snapshot.EngineTemplate: // of a snapshot from before that engine
 		return nil
 	case !known:
 		return &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: snapshot.ShortID(s.ID),
@@ -161,6 +163,17 @@ func checkSnapshot(s *snapshot.Snapshot, engine, arch string) error {
 			Err: fmt.Errorf("the %s engine cannot clone it: %s", engine, strings.Join(v.Why, "; ")), Hint: "--engine auto takes the one that can"}
 	}
 	return nil
+}
+
+// checkAny refuses a snapshot that no engine can clone.
+func checkAny(s *snapshot.Snapshot) error {
+	t, known := verdict(s, snapshot.EngineTemplate)
+	c, _ := verdict(s, snapshot.EngineCRIU)
+	if c.OK || known && t.OK {
+		return nil
+	}
+	return &snapshot.Error{Kind: snapshot.KindUncloneable, Op: "clone", On: snapshot.ShortID(s.ID),
+		Err: fmt.Errorf("no engine can clone it: %s", strings.Join(append(c.Why, t.Why...), "; ")), Hint: "snapd-ctr snapshots inspect lists the reasons"}
 }
 
 // verdict returns what the capture found out about an engine.

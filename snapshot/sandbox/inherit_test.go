@@ -14,15 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
 // needsInheritance skips where cgroups are not of version 1, which alone has them inherit.
 func needsInheritance(t *testing.T) {
 	t.Helper()
-	if c := OpenCgroup("/sandbox-test" + Clones + "/any"); !c.inherits() {
-		t.Skip("the host does not have the hierarchies devices and cpuset of cgroup version 1")
-	}
+	const name = "cgroup-v1-inheritance"
+	probetest.NeedProbe(t, probe.Probe{Name: name, Need: "cgroups that have their parent's rules", Run: func(context.Context) error {
+		if OpenCgroup("/sandbox-test" + Clones + "/any").inherits() {
+			return nil
+		}
+		return &probe.NotSupported{Name: name, Why: "the host does not have the hierarchies devices and cpuset of cgroup version 1",
+			Remedy: "run the tests on a host that has them"}
+	}})
 }
 
 // tryDevices starts a shell in the cgroup, and returns what it says of opening and making devices.

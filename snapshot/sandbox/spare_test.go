@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/probe"
+	"github.com/snapd-ctr/snapd-ctr/internal/probe/probetest"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
@@ -40,7 +43,9 @@ func TestSpareRoot(t *testing.T) {
 		spare, err := d.SpareRoot(p)
 		if errors.Is(err, syscall.EINVAL) {
 			must(t, d.Close())
-			t.Skip("before Linux 6.15 a mount that is not attached cannot be mounted again")
+			probetest.NeedProbe(t, probe.Probe{Name: "mount-again", Run: func(context.Context) error {
+				return &probe.NotSupported{Name: "mount-again", Why: "a mount that is not attached cannot be mounted again", Remedy: "use a kernel of 6.15 or newer"}
+			}})
 		}
 		must(t, err)
 		for round := range 3 { // moved on from clone to clone
