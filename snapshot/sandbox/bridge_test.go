@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,6 +48,9 @@ func testBridge(t *testing.T, subnet string) Bridge {
 func interfaces(t *testing.T) []string {
 	t.Helper()
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // the kernel is taking some away
+		links, err = netlink.LinkList()
+	}
 	must(t, err)
 	var names []string
 	for _, l := range links {
