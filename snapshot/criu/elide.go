@@ -104,9 +104,9 @@ func zeroable(dir, name string) ([]span, error) {
 }
 
 func plainAnonymous(v *vma.VmaEntry) bool {
-	const plain = vmaRegular | vmaStack | vmaHeap | vmaAnonPrivate
+	const plain = VMARegular | VMAStack | VMAHeap | VMAAnonPrivate
 	s, f := v.GetStatus(), v.GetFlags()
-	return s&(vmaRegular|vmaAnonPrivate) == vmaRegular|vmaAnonPrivate && s&^plain == 0 &&
+	return s&(VMARegular|VMAAnonPrivate) == VMARegular|VMAAnonPrivate && s&^plain == 0 &&
 		f&mapAnonymous != 0 && f&(mapShared|mapHuge) == 0
 }
 

@@ -19,24 +19,26 @@ type Mapping struct {
 	Present int64  // bytes stored for this mapping
 }
 
-// Bits of a mapping's status, CRIU's own.
+// Bits of a mapping's status in the images, CRIU's own.
 const (
-	vmaRegular     = 1 << 0
-	vmaStack       = 1 << 1
-	vmaVsyscall    = 1 << 2
-	vmaVdso        = 1 << 3
-	vmaHeap        = 1 << 5
-	vmaFilePrivate = 1 << 6
-	vmaFileShared  = 1 << 7
-	vmaAnonShared  = 1 << 8
-	vmaAnonPrivate = 1 << 9
-	vmaSysV        = 1 << 10
-	vmaSocket      = 1 << 11
-	vmaVvar        = 1 << 12
-	vmaAIO         = 1 << 13
-	vmaMemfd       = 1 << 14
-	vmaShadow      = 1 << 15
-	vmaGuard       = 1 << 16
+	VMARegular     = 1 << 0
+	VMAStack       = 1 << 1
+	VMAVsyscall    = 1 << 2
+	VMAVdso        = 1 << 3
+	VMAHeap        = 1 << 5
+	VMAFilePrivate = 1 << 6
+	VMAFileShared  = 1 << 7
+	VMAAnonShared  = 1 << 8
+	VMAAnonPrivate = 1 << 9
+	VMASysV        = 1 << 10
+	VMASocket      = 1 << 11
+	VMAVvar        = 1 << 12
+	VMAAIO         = 1 << 13
+	VMAMemfd       = 1 << 14
+	VMAShadow      = 1 << 15
+	VMAGuard       = 1 << 16
+	VMAPlugin      = 1 << 27 // a device plugin of CRIU knows it
+	VMAUnsupported = 1 << 31
 )
 
 // Bits of mmap's flags and protection.
@@ -56,11 +58,11 @@ func (im *Images) mappings(space *mm.MmEntry, pages *pagemap) ([]Mapping, error)
 	next := 0 // the first run that may reach into the mapping at hand
 	for _, v := range space.GetVmas() {
 		m := Mapping{Start: v.GetStart(), End: v.GetEnd(), Prot: protection(v), Kind: mappingKind(v)}
-		if v.GetStatus()&(vmaFilePrivate|vmaFileShared) != 0 {
+		if v.GetStatus()&(VMAFilePrivate|VMAFileShared) != 0 {
 			m.Name = files[uint32(v.GetShmid())].GetReg().GetName()
 		}
 		id := v.GetShmid()
-		if v.GetStatus()&vmaMemfd != 0 {
+		if v.GetStatus()&VMAMemfd != 0 {
 			inode, err := im.memfd(uint32(id))
 			if err != nil {
 				return nil, err
@@ -70,7 +72,7 @@ func (im *Images) mappings(space *mm.MmEntry, pages *pagemap) ([]Mapping, error)
 				m.Kind, m.Name = "shared", ""
 			}
 		}
-		if v.GetFlags()&mapShared != 0 && v.GetStatus()&(vmaAnonShared|vmaSysV|vmaMemfd) != 0 && v.GetEnd() > v.GetStart() {
+		if v.GetFlags()&mapShared != 0 && v.GetStatus()&(VMAAnonShared|VMASysV|VMAMemfd) != 0 && v.GetEnd() > v.GetStart() {
 			pages, err := im.shared(id)
 			if err != nil {
 				return nil, err
@@ -133,9 +135,9 @@ func mappingKind(v *vma.VmaEntry) string {
 		bits uint32
 		name string
 	}{
-		{vmaGuard, "guard"}, {vmaVdso, "vdso"}, {vmaVvar, "vvar"}, {vmaVsyscall, "vsyscall"}, {vmaSysV, "sysv"},
-		{vmaSocket, "socket"}, {vmaAIO, "aio"}, {vmaMemfd, "memfd"}, {vmaShadow, "shadow-stack"}, {vmaHeap, "heap"},
-		{vmaStack, "stack"}, {vmaFilePrivate | vmaFileShared, "file"}, {vmaAnonShared, "shared"},
+		{VMAGuard, "guard"}, {VMAVdso, "vdso"}, {VMAVvar, "vvar"}, {VMAVsyscall, "vsyscall"}, {VMASysV, "sysv"},
+		{VMASocket, "socket"}, {VMAAIO, "aio"}, {VMAMemfd, "memfd"}, {VMAShadow, "shadow-stack"}, {VMAHeap, "heap"},
+		{VMAStack, "stack"}, {VMAFilePrivate | VMAFileShared, "file"}, {VMAAnonShared, "shared"},
 	} {
 		if s&k.bits != 0 {
 			return k.name

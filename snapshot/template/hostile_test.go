@@ -22,7 +22,7 @@ import (
 // which has all powers of the host.
 
 func TestMadeUpMappings(t *testing.T) {
-	const anon, file, shared = 1 | vmaAnonPrivate, 1 | vmaFilePrivate, 1 | vmaFileShared
+	const anon, file, shared = 1 | criu.VMAAnonPrivate, 1 | criu.VMAFilePrivate, 1 | criu.VMAFileShared
 	for _, c := range []struct {
 		what                string
 		start, end, pgoff   uint64
@@ -33,7 +33,7 @@ func TestMadeUpMappings(t *testing.T) {
 		{"a stack", 0x7ffed2f96000, 0x7ffed2fb7000, 0, 3, 0x122, anon, true},
 		{"a library", 0x10000, 0x20000, 0x3000, 5, 2, file, true},
 		{"a shared file", 0x10000, 0x20000, 0, 3, 1, shared, true},
-		{"the vsyscall page", 0xffffffffff600000, 0xffffffffff601000, 0, 4, 0x22, 1 | vmaVsyscall, true},
+		{"the vsyscall page", 0xffffffffff600000, 0xffffffffff601000, 0, 4, 0x22, 1 | criu.VMAVsyscall, true},
 		{"an address of the kernel's", 0xffff888000000000, 0xffff888000001000, 0, 3, 0x22, anon, false},
 		{"the last page", taskEnd - 0x1000, taskEnd + 0x1000, 0, 3, 0x22, anon, false},
 		{"all there is", 0, 1<<64 - 0x1000, 0, 3, 0x22, anon, false},
@@ -43,7 +43,7 @@ func TestMadeUpMappings(t *testing.T) {
 		{"half a page of a file", 0x20000, 0x30000, 0x10, 3, 2, file, false},
 		{"private memory that clones would share", 0x10000, 0x20000, 0, 3, 0x21, anon, false},
 		{"a private file that clones would share", 0x10000, 0x20000, 0, 3, 1, file, false},
-		{"both at once", 0x10000, 0x20000, 0, 3, 0x22, anon | vmaAnonShared, false},
+		{"both at once", 0x10000, 0x20000, 0, 3, 0x22, anon | criu.VMAAnonShared, false},
 		{"shared memory that is private", 0x10000, 0x20000, 0, 3, 2, shared, false},
 		{"memory that is there from the start", 0x10000, 0x20000, 0, 3, 0x8022, anon, false},
 		{"a protection that there is not", 0x10000, 0x20000, 0, 0x1000003, 0x22, anon, false},

@@ -20,21 +20,21 @@ func (c *compiler) checkMappings(t *criu.Task) {
 			continue
 		}
 		switch {
-		case s&vmaSysV != 0:
+		case s&criu.VMASysV != 0:
 			c.refuse("%s: System V shared memory", at)
-		case s&vmaSocket != 0:
+		case s&criu.VMASocket != 0:
 			c.refuse("%s: a packet socket's ring", at)
-		case s&vmaAIO != 0:
+		case s&criu.VMAAIO != 0:
 			c.refuse("%s: a context of asynchronous I/O", at)
-		case s&vmaShadow != 0:
+		case s&criu.VMAShadow != 0:
 			c.refuse("%s: a shadow stack", at)
-		case s&(vmaPlugin|vmaUnsupported) != 0:
+		case s&(criu.VMAPlugin|criu.VMAUnsupported) != 0:
 			c.refuse("%s: a device's memory", at)
 		case v.GetFlags()&mapHuge != 0:
 			c.refuse("%s: pages of hugetlbfs", at)
-		case s&vmaMemfd != 0 && s&vmaFilePrivate != 0:
+		case s&criu.VMAMemfd != 0 && s&criu.VMAFilePrivate != 0:
 			c.refuse("%s: a private mapping of a memfd", at)
-		case s&(vmaFilePrivate|vmaFileShared) != 0 && s&vmaMemfd == 0:
+		case s&(criu.VMAFilePrivate|criu.VMAFileShared) != 0 && s&criu.VMAMemfd == 0:
 			c.mappedFile(at, uint32(v.GetShmid()))
 		}
 	}
@@ -44,9 +44,9 @@ func (c *compiler) checkMappings(t *criu.Task) {
 // through here is mapped by the template, which has all powers, before anything else looks at it.
 func impossible(v *vma.VmaEntry) string {
 	s, kind := v.GetStatus(), v.GetFlags()&mapType
-	shared := s&(vmaFileShared|vmaAnonShared) != 0
+	shared := s&(criu.VMAFileShared|criu.VMAAnonShared) != 0
 	switch {
-	case s&vmaVsyscall != 0:
+	case s&criu.VMAVsyscall != 0:
 		return ""
 	case v.GetStart() >= v.GetEnd() || v.GetEnd() > taskEnd || (v.GetStart()|v.GetEnd()|v.GetPgoff())%pageSize != 0:
 		return "no addresses of a process"

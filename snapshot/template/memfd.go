@@ -107,7 +107,7 @@ func (d *descriptors) memfdContent(id uint32, h *handle, inode *memfd.MemfdInode
 // mapped says whether the process has a memfd mapped. Mappings are made when all descriptors are there.
 func (d *descriptors) mapped(inode uint32) bool {
 	for _, v := range d.t.Space.GetVmas() {
-		if v.GetStatus()&vmaMemfd == 0 {
+		if v.GetStatus()&criu.VMAMemfd == 0 {
 			continue
 		}
 		if f, err := d.c.images.File(uint32(v.GetShmid())); err != nil || f.GetMemfd().GetInodeId() == inode {

@@ -13,25 +13,6 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
 )
 
-// Bits of a mapping's status, CRIU's own.
-const (
-	vmaVsyscall    = 1 << 2
-	vmaVdso        = 1 << 3
-	vmaFilePrivate = 1 << 6
-	vmaFileShared  = 1 << 7
-	vmaAnonShared  = 1 << 8
-	vmaAnonPrivate = 1 << 9
-	vmaSysV        = 1 << 10
-	vmaSocket      = 1 << 11
-	vmaVvar        = 1 << 12
-	vmaAIO         = 1 << 13
-	vmaMemfd       = 1 << 14
-	vmaShadow      = 1 << 15
-	vmaGuard       = 1 << 16
-	vmaPlugin      = 1 << 27
-	vmaUnsupported = 1 << 31
-)
-
 // mmap, mprotect and madvise, as in the kernel's headers.
 const (
 	protWrite    = 2
@@ -68,7 +49,7 @@ var advice = []int{1, 2, 12, 14, 15, 16, 18}
 
 // private says whether a mapping is in the template. The others are made in each clone.
 func private(v *vma.VmaEntry) bool {
-	return v.GetStatus()&(vmaFilePrivate|vmaAnonPrivate) != 0 && v.GetStatus()&(vmaVdso|vmaVvar|vmaVsyscall|vmaGuard) == 0
+	return v.GetStatus()&(criu.VMAFilePrivate|criu.VMAAnonPrivate) != 0 && v.GetStatus()&(criu.VMAVdso|criu.VMAVvar|criu.VMAVsyscall|criu.VMAGuard) == 0
 }
 
 // surroundings are what the memory of a template is made of that differs from one template to another.
@@ -103,7 +84,7 @@ func (c *compiler) memory(r *recipe.Recipe, t *criu.Task, h home, s surroundings
 		if private(v) {
 			c.protect(r, v, len(stored[i]) > 0)
 		}
-		if v.GetStatus()&vmaGuard != 0 {
+		if v.GetStatus()&criu.VMAGuard != 0 {
 			r.Call(fmt.Sprintf("guard %x-%x", v.GetStart(), v.GetEnd()), recipe.Madvise, recipe.Int(v.GetStart()),
 				recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(madvGuardInstall))
 		}
@@ -178,7 +159,7 @@ func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, fi
 		files[id] = n
 	}
 	for _, v := range t.Space.GetVmas() {
-		if private(v) && v.GetStatus()&vmaFilePrivate != 0 {
+		if private(v) && v.GetStatus()&criu.VMAFilePrivate != 0 {
 			open(uint32(v.GetShmid()))
 		}
 	}
@@ -209,7 +190,7 @@ func (c *compiler) mapPrivate(r *recipe.Recipe, v *vma.VmaEntry, file int, fille
 	if filled {
 		prot |= protWrite
 	}
-	if v.GetStatus()&vmaFilePrivate != 0 {
+	if v.GetStatus()&criu.VMAFilePrivate != 0 {
 		fd = file
 	} else {
 		flags |= mapAnonymous
@@ -246,7 +227,7 @@ func (c *compiler) collapse(r *recipe.Recipe, t *criu.Task) {
 		}
 	}
 	for _, v := range t.Space.GetVmas() {
-		if !private(v) || v.GetStatus()&vmaAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
+		if !private(v) || v.GetStatus()&criu.VMAAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
 			continue
 		}
 		var group region
@@ -276,7 +257,7 @@ func (c *compiler) collapse(r *recipe.Recipe, t *criu.Task) {
 func vdsoOf(vmas []*vma.VmaEntry) (region, error) {
 	var parts []region
 	for _, v := range vmas {
-		if v.GetStatus()&(vmaVdso|vmaVvar) != 0 {
+		if v.GetStatus()&(criu.VMAVdso|criu.VMAVvar) != 0 {
 			parts = append(parts, region{v.GetStart(), v.GetEnd()})
 		}
 	}

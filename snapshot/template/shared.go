@@ -19,17 +19,17 @@ func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
 	loose := make(map[uint64]recipe.Addr)   // memfds without a descriptor of the process, by inode
 	for _, v := range t.Space.GetVmas() {
 		switch s := v.GetStatus(); {
-		case s&vmaMemfd != 0:
+		case s&criu.VMAMemfd != 0:
 			c.mapMemfd(r, t, v, loose)
-		case s&vmaAnonShared != 0:
+		case s&criu.VMAAnonShared != 0:
 			c.mapShared(r, v, first)
-		case s&vmaFileShared != 0:
+		case s&criu.VMAFileShared != 0:
 			c.mapFile(r, v)
 		}
 		at, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
 		what := fmt.Sprintf(" %x-%x", v.GetStart(), v.GetEnd())
 		for _, a := range advice {
-			if !private(v) && v.GetStatus()&(vmaVdso|vmaVvar|vmaVsyscall|vmaGuard) == 0 && v.GetMadv()>>a&1 == 1 {
+			if !private(v) && v.GetStatus()&(criu.VMAVdso|criu.VMAVvar|criu.VMAVsyscall|criu.VMAGuard) == 0 && v.GetMadv()>>a&1 == 1 {
 				r.Call("advise"+what, recipe.Madvise, at, length, recipe.Int(a))
 			}
 		}
