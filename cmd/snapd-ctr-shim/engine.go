@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -47,6 +49,12 @@ func (e *engines) Clone(ctx context.Context, id string, r shim.CloneRequest) (*r
 	if k := snapshot.KindOf(err); k != snapshot.KindUncloneable && k != snapshot.KindUnsupported {
 		e.log.Warn("the template engine failed, and criu makes the clone", "error", err)
 	}
+	// The clone that failed may have written files.
+	for _, name := range []string{"upper", "work"} {
+		if left := os.RemoveAll(filepath.Join(shim.ContainerDir(e.criu.Root, id), name)); left != nil {
+			return nil, errors.Join(err, left)
+		}
+	}
 	got, second := e.criu.Clone(ctx, id, r)
 	if second != nil {
 		return nil, second
@@ -79,7 +87,11 @@ func newEngines(paths shim.Paths, bridge sandbox.Bridge, log *slog.Logger) *engi
 	e := &engines{
 		criu: &restore.Engine{Tool: criu.Tool{Path: paths.CRIU, Launch: launch}, Root: paths.Root, Bridge: bridge},
 		template: &template.Engine{Stub: template.StubOf(self), Check: checkHost, Root: paths.Root, Bridge: bridge, Launch: launch, Log: log, Slots: slotsWanted(log),
-			Sweep: func(c snapshot.Container) error { return shim.SweepHost(context.Background(), paths, c) }},
+			Sweep: func(c snapshot.Container) error {
+				ctx, cancel := context.WithTimeout(context.Background(), sweepTimeout)
+				defer cancel()
+				return shim.SweepHost(ctx, paths, c)
+			}},
 		log: log,
 	}
 	if os.Getenv(memoryVariable) == "eager" {
@@ -99,6 +111,9 @@ const (
 	slotsVariable = "SNAPD_CTR_SLOTS"
 	defaultSlots  = 8
 )
+
+// sweepTimeout is how long it may take to end what is left of a container whose shim was killed.
+const sweepTimeout = 10 * time.Second
 
 func slotsWanted(log *slog.Logger) int {
 	v := os.Getenv(slotsVariable)

@@ -44,17 +44,25 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	cs, err := shim.ListContainers(l.cfg.Root)
-	if err != nil {
-		return nil, err
-	}
+	// A slot becomes a container, so slots are read before, and a container has its directory before its record.
 	live := make(map[string]bool)
 	slots, err := shim.AllSlots(l.cfg.Root)
 	if err != nil {
 		return nil, err
 	}
+	dirs, err := os.ReadDir(filepath.Join(l.cfg.Root, "containers"))
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range slots {
-		live[id] = true // or its shim was killed: the next one of its snapshot clears it away
+		live[id] = true // or its shim was killed: that is said below
+	}
+	for _, d := range dirs {
+		live[d.Name()] = true
+	}
+	cs, err := shim.ListContainers(l.cfg.Root)
+	if err != nil {
+		return nil, err
 	}
 	for _, c := range cs {
 		if c.Status == snapshot.StatusCreating {
@@ -117,11 +125,12 @@ func (l *Local) deadShims(repair bool) ([]Problem, error) {
 func (l *Local) sweepSlots(snap string, ids []string) error {
 	var errs []error
 	for _, id := range ids {
-		c := snapshot.Container{ID: id, Cgroup: path.Join(l.cgroupParent()+sandbox.Clones, id), Network: snapshot.Network{Mode: "bridge"}}
-		errs = append(errs, l.sandboxGone(&c))
-		for _, dir := range []string{shim.SlotDir(l.cfg.Root, snap, id), shim.MakingSlot(l.cfg.Root, snap, id), shim.GoneSlot(l.cfg.Root, snap, id)} {
-			errs = append(errs, os.RemoveAll(dir))
+		dir, ours := shim.UnclaimedSlot(l.cfg.Root, snap, id)
+		if !ours {
+			continue
 		}
+		c := snapshot.Container{ID: id, Cgroup: path.Join(l.cgroupParent()+sandbox.Clones, id), Network: snapshot.Network{Mode: "bridge"}}
+		errs = append(errs, l.sandboxGone(&c), os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
 // TestTemplateNetworks makes and removes clones one after the other: they have networks that were others' before, each with an
@@ -62,4 +63,44 @@ func TestTemplateNetworks(t *testing.T) {
 		t.Error("no network was used again")
 	}
 	t.Logf("%d of 12 networks were others' before", again)
+}
+
+// TestTemplateSlotsInVain claims sandboxes for clones that cannot be made, since one of them has a name that is taken. The
+// shim finds out, and makes others.
+func TestTemplateSlotsInVain(t *testing.T) {
+	t.Setenv("SNAPD_CTR_SLOTS", "2")
+	svc, in := open(t)
+	c := sleeping(t, svc, "web")
+	taken, err := svc.Snapshot(t.Context(), api.SnapshotRequest{Container: c.ID, Name: "snap", Stop: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clone := func(name string, n int) error {
+		_, err := svc.Clone(t.Context(), api.CloneRequest{Snapshot: "snap", Name: name, Count: n, Engine: snapshot.EngineTemplate})
+		return err
+	}
+	if err := clone("a-2", 1); err != nil {
+		t.Fatal(err)
+	}
+	ready := func() error {
+		ids, err := shim.Slots(in.Root, taken.Snapshot.ID)
+		if err == nil && len(ids) < 2 {
+			err = fmt.Errorf("%d sandboxes are ready", len(ids))
+		}
+		return err
+	}
+	for range 4 {
+		if err := eventually(t.Context(), ready); err != nil {
+			t.Fatal(err)
+		}
+		if err := clone("a", 2); snapshot.KindOf(err) != snapshot.KindExists {
+			t.Fatalf("with a name that is taken: %v", err)
+		}
+		if err := clone("", 1); err != nil { // which has the shim look
+			t.Fatal(err)
+		}
+	}
+	if err := eventually(t.Context(), ready); err != nil {
+		t.Error(err)
+	}
 }

@@ -58,7 +58,7 @@ func Detached(mounts []snapshot.Mount) []snapshot.Mount {
 		}
 	}
 	if len(files) > 0 {
-		list = append(list, snapshot.Mount{FSType: "tmpfs", Kind: snapshot.MountFile, Options: "mode=755", Flags: files[0].Flags})
+		list = append(list, snapshot.Mount{FSType: "tmpfs", Kind: snapshot.MountFile, Options: "mode=755", Flags: writable(files[0].Flags)})
 	}
 	return list
 }
@@ -92,4 +92,15 @@ func MakeDetached(lower []string, upper, work string, mounts []snapshot.Mount, c
 		}
 	}
 	return b.Make(Parts{Upper: upper, Work: work, Files: files, CgroupPath: o.CgroupPath})
+}
+
+// writable returns mount flags without "ro": what is mounted with it gets it when all is written.
+func writable(flags []string) []string {
+	out := slices.Clone(flags)
+	for i, f := range out {
+		if f == "ro" {
+			out[i] = "rw"
+		}
+	}
+	return out
 }

@@ -84,6 +84,19 @@ func SlotSnapshots(root string) ([]string, error) {
 	return ids, err
 }
 
+// UnclaimedSlot takes away the directory of a slot of a shim that is gone, so that nobody claims it any more, and returns
+// its name. It says false when somebody has claimed it.
+func UnclaimedSlot(root, snap, id string) (dir string, ours bool) {
+	dir = GoneSlot(root, snap, id)
+	for _, name := range []string{SlotDir(root, snap, id), MakingSlot(root, snap, id)} {
+		if os.Rename(name, dir) == nil {
+			return dir, true
+		}
+	}
+	_, err := os.Lstat(dir)
+	return dir, err == nil
+}
+
 // AllSlots returns the ids of all slots of all snapshots, also of those that are not ready yet, or no more.
 func AllSlots(root string) ([]string, error) { return slotsIn(filepath.Join(root, "slots", "*")) }
 

@@ -73,7 +73,8 @@ func (t *Template) fork(ctx context.Context, b Birth, report *os.File) (int, err
 	if err := t.talk.tell(pack(c), files...); err != nil {
 		return 0, fmt.Errorf("ask the template: %w", err)
 	}
-	msg, err := t.talk.hear(ctx, cloneLimit)
+	// Whoever has lost interest is told once there is a clone to be taken back.
+	msg, err := t.talk.hear(context.WithoutCancel(ctx), cloneLimit)
 	if err != nil {
 		// It may fork yet, and nobody would know the child.
 		return 0, errors.Join(fmt.Errorf("ask the template: %w", err), t.cmd.Process.Kill())

@@ -52,7 +52,7 @@ type resident struct {
 	mu        sync.Mutex // held while the template is built
 	template  *Template
 	blueprint *sandbox.Blueprint
-	slots     *slots
+	slots     atomic.Pointer[slots] // nil: none are made
 	took      time.Duration
 	built     time.Time
 }
@@ -76,8 +76,14 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Cl
 	s.run = snapshot.NewExecution(snapshot.TemplateCloneMachine(), s.actions())
 	err := s.run.Do(ctx)
 	s.closeHandedOver()
-	if s.resident != nil && s.resident.slots != nil {
-		s.resident.slots.nudge()
+	if slots := s.slots(); slots != nil {
+		if s.slot == nil && err != nil {
+			s.slot = slots.take(id) // it failed before it came to that
+		}
+		slots.nudge()
+	}
+	if err != nil && s.slot != nil {
+		err = errors.Join(err, s.slot.discard("")) // what of it the clone had taken over is taken back already
 	}
 	if err != nil {
 		return nil, err
@@ -128,8 +134,8 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 	t.template.lock = lock
 	t.built = time.Now()
 	t.took = t.built.Sub(began)
-	if t.slots == nil && e.Slots > 0 {
-		t.slots = newSlots(e, r, t, e.Slots)
+	if t.slots.Load() == nil && e.Slots > 0 {
+		t.slots.Store(newSlots(e, r, t, e.Slots))
 	}
 	return nil
 }
@@ -208,10 +214,24 @@ func (s *session) actions() snapshot.Actions {
 }
 
 func (s *session) template(ctx context.Context) (err error) {
-	if s.resident, s.parent, err = s.Engine.resident(ctx, s.r); err == nil && s.resident.slots != nil {
-		s.slot = s.resident.slots.take(s.id)
+	if s.resident, s.parent, err = s.Engine.resident(ctx, s.r); err != nil {
+		return err
 	}
-	return err
+	if slots := s.slots(); slots != nil {
+		s.slot = slots.take(s.id)
+	}
+	if s.slot == nil && !missing(filepath.Join(s.dir, "upper")) { // it was claimed, and its shim, or its place, is gone
+		return s.Sweep(s.r.Record)
+	}
+	return nil
+}
+
+// slots returns where sandboxes for the clone are made ahead, nil where none are.
+func (s *session) slots() *slots {
+	if s.resident == nil {
+		s.resident = s.place(s.r)
+	}
+	return s.resident.slots.Load()
 }
 
 func (s *session) makeCgroup(context.Context) (err error) {
@@ -235,7 +255,7 @@ func (s *session) makeNetns(context.Context) (err error) {
 		s.netns, s.out.Network = s.slot.netns, s.slot.out.Network
 		return nil
 	}
-	slots := s.resident.slots
+	slots := s.slots()
 	if s.used == nil && slots != nil {
 		s.used = slots.again()
 	}
@@ -251,7 +271,7 @@ func (s *session) makeNetns(context.Context) (err error) {
 }
 
 func (s *session) rmNetns(context.Context) error {
-	if slots := s.resident.slots; s.ended && s.netns != nil && slots != nil && slots.keep(network{s.id, s.netns, s.out.Network}) {
+	if slots := s.slots(); s.ended && s.netns != nil && slots != nil && slots.keep(network{s.id, s.netns, s.out.Network}) {
 		return nil
 	}
 	var err error

@@ -42,7 +42,7 @@ func (s *slots) keep(n network) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || len(s.used) >= s.want {
 		_ = s.drop(next)
 		return true
 	}
@@ -71,7 +71,8 @@ func (s *slots) give(n *network, id string) (snapshot.Network, error) {
 	if err != nil {
 		err = errors.Join(err, n.ns.Close())
 	}
-	return net, errors.Join(err, os.Remove(s.making(n.id)))
+	_ = os.Remove(s.making(n.id)) // the next shim's sweep removes it as well
+	return net, err
 }
 
 // drop gives a network up.

@@ -156,8 +156,8 @@ func (t *resident) end() (there bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error
-	if t.slots != nil {
-		errs = append(errs, t.slots.Close())
+	if slots := t.slots.Load(); slots != nil {
+		errs = append(errs, slots.Close())
 	}
 	if t.template != nil {
 		there = !t.template.died()

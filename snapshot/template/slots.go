@@ -3,6 +3,7 @@ package template
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"sync"
@@ -39,12 +40,6 @@ type slots struct {
 func newSlots(e *Engine, like shim.CloneRequest, t *resident, want int) *slots {
 	s := &slots{engine: e, like: like, resident: t, want: want, ready: make(map[string]*session), wake: make(chan struct{}, 1)}
 	s.confined = reusable(&like.Config, like.Record.Network)
-	var err error
-	if s.lock, err = shim.LockSlots(e.Root, like.Record.Snapshot); err != nil {
-		e.Log.Warn("no sandboxes are made ahead", "error", err)
-		return nil
-	}
-	s.sweep()
 	s.gone.Go(s.fill)
 	s.nudge()
 	return s
@@ -76,6 +71,10 @@ func (s *slots) nudge() {
 // fill makes slots until there are enough, whenever it is woken, and none while clones are being asked for.
 func (s *slots) fill() {
 	for range s.wake {
+		if !s.own() {
+			continue // until the next clone is asked for
+		}
+		s.purge()
 		for s.lacking() {
 			if err := s.add(); err != nil {
 				s.engine.Log.Warn("a sandbox could not be made ahead", "error", err)
@@ -83,6 +82,46 @@ func (s *slots) fill() {
 			}
 		}
 	}
+}
+
+// own takes the lock that says that the snapshot's slots are ours, and clears away those of a shim that was killed. While
+// somebody else has it, fsck or a place that is being given up, there are none.
+func (s *slots) own() bool {
+	if s.lock != nil {
+		return true
+	}
+	var err error
+	if s.lock, err = shim.LockSlots(s.engine.Root, s.like.Record.Snapshot); err != nil {
+		s.engine.Log.Debug("no sandboxes are made ahead yet", "error", err)
+		return false
+	}
+	s.sweep()
+	return true
+}
+
+// purge gives up slots that were claimed for clones which will never be asked for: they have neither a slot's directory nor
+// a container's.
+func (s *slots) purge() {
+	s.mu.Lock()
+	var lost []*session
+	for id, slot := range s.ready {
+		if missing(shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id)) && missing(shim.ContainerDir(s.engine.Root, id)) {
+			lost = append(lost, slot)
+			delete(s.ready, id)
+		}
+	}
+	s.mu.Unlock()
+	for _, slot := range lost {
+		if err := slot.discard(""); err != nil {
+			s.engine.Log.Warn("a sandbox that was claimed in vain", "id", slot.id, "error", err)
+		}
+	}
+}
+
+// missing says whether a directory is not there. One that is renamed from one name to the other is looked for in that order.
+func missing(dir string) bool {
+	_, err := os.Lstat(dir)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (s *slots) lacking() bool {
@@ -118,6 +157,9 @@ func (s *slots) add() error {
 	slot := &session{Engine: s.engine, id: id, dir: making, r: r, resident: s.resident, used: net}
 	slot.run = snapshot.NewExecution(snapshot.SlotMachine(), slot.actions())
 	if err := slot.run.Do(context.Background()); err != nil {
+		if net != nil && slot.netns == nil { // it did not come to that
+			err = errors.Join(err, s.drop(*net))
+		}
 		return errors.Join(err, os.RemoveAll(making))
 	}
 	s.mu.Lock()
@@ -132,31 +174,41 @@ func (s *slots) add() error {
 	return nil
 }
 
-// discard takes back a slot that nobody has claimed.
+// discard takes back a slot, and its directory where that is still its own.
 func (s *session) discard(dir string) error {
 	s.closeHandedOver()
-	return errors.Join(s.run.Undo(context.Background()), os.RemoveAll(dir))
+	err := s.run.Undo(context.Background())
+	if dir != "" {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
-// Close takes back all slots but those that have been claimed.
+// Close takes back all slots. One that has been claimed keeps its directory, which is a container's now, and the clone
+// that is asked for with it makes its own sandbox.
 func (s *slots) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	close(s.wake)
+	ready, used := s.ready, s.used
+	s.ready, s.used = make(map[string]*session), nil
 	s.mu.Unlock()
 	s.gone.Wait()
 	var errs []error
-	for _, n := range s.used {
+	for _, n := range used {
 		errs = append(errs, s.drop(n))
 	}
-	for id, slot := range s.ready {
-		// Not while somebody claims it: whose the directory is decides it.
-		dir, gone := shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id), shim.GoneSlot(s.engine.Root, s.like.Record.Snapshot, id)
-		if err := os.Rename(dir, gone); err == nil {
-			errs = append(errs, slot.discard(gone))
+	for id, slot := range ready {
+		gone := shim.GoneSlot(s.engine.Root, s.like.Record.Snapshot, id)
+		if err := os.Rename(shim.SlotDir(s.engine.Root, s.like.Record.Snapshot, id), gone); err != nil {
+			gone = ""
 		}
+		errs = append(errs, slot.discard(gone))
 	}
-	return errors.Join(errors.Join(errs...), s.lock.Close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // sweep takes away what a shim that was killed left of its slots. There is one shim for a snapshot.
@@ -167,11 +219,9 @@ func (s *slots) sweep() {
 		s.engine.Log.Warn("look for sandboxes of a dead shim", "error", err)
 	}
 	for _, id := range ids {
-		gone := shim.GoneSlot(root, snap, id)
-		if os.Rename(shim.SlotDir(root, snap, id), gone) != nil && os.Rename(shim.MakingSlot(root, snap, id), gone) != nil {
-			if _, err := os.Stat(gone); err != nil {
-				continue // claimed
-			}
+		gone, ours := shim.UnclaimedSlot(root, snap, id)
+		if !ours {
+			continue
 		}
 		c := snapshot.Container{ID: id, Cgroup: path.Join(path.Dir(s.like.Record.Cgroup), id), Network: s.like.Record.Network}
 		if err := errors.Join(s.engine.Sweep(c), os.RemoveAll(gone)); err != nil {
