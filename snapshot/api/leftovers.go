@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
@@ -110,8 +111,11 @@ func (l *Local) deadShims(repair bool) ([]Problem, error) {
 		}
 		lock.Close()
 	}
-	dirs, err := filepath.Glob(filepath.Join(l.cfg.Root, "templates", template.DirPrefix+"*"))
+	dirs, err := filepath.Glob(filepath.Join(l.cfg.Root, "templates", "*")) // also those that were being made
 	for _, dir := range dirs {
+		if fi, err := os.Stat(dir); err != nil || !strings.HasPrefix(filepath.Base(dir), template.DirPrefix) && time.Since(fi.ModTime()) < time.Minute {
+			continue // it may be about to get its lock, and its name
+		}
 		lock, err := sys.TryLockFile(filepath.Join(dir, template.LockName))
 		if err != nil {
 			continue
