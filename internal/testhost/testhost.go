@@ -114,7 +114,8 @@ func Binary(t testing.TB, name string) string {
 	path := filepath.Join(dir, name)
 	args := []string{"build", "-o", path}
 	if name == "snapd-ctr-shim" {
-		buildStub(t, top, dir)
+		buildBeside(t, top, "stub", filepath.Join(dir, "snapd-ctr-stub"))
+		buildBeside(t, top, "criu-plugin", filepath.Join(dir, "criu-plugins"))
 		if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {
 			args = append(args, "-tags", "seccomp")
 		}
@@ -127,12 +128,11 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
-// buildStub builds the stub of templates where the shim looks for it: beside itself.
-func buildStub(t testing.TB, top, dir string) {
+// buildBeside has a script of the repository build what the shim, and who starts it, look for beside it.
+func buildBeside(t testing.TB, top, script, to string) {
 	t.Helper()
-	out, err := exec.Command(filepath.Join(top, "scripts", "stub"), filepath.Join(dir, "snapd-ctr-stub")).CombinedOutput()
-	if err != nil {
-		t.Fatalf("build the stub: %v\n%s", err, out)
+	if out, err := exec.Command(filepath.Join(top, "scripts", script), to).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 }
 
