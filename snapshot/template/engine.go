@@ -93,12 +93,6 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Cl
 	return &s.out, nil
 }
 
-// Template returns the snapshot's template, which it builds if there is none or it has died.
-func (e *Engine) Template(ctx context.Context, r shim.CloneRequest) (*Template, error) {
-	_, t, err := e.resident(ctx, r)
-	return t, err
-}
-
 func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (err error) {
 	began := time.Now()
 	if t.blueprint == nil {
