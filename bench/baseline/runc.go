@@ -54,25 +54,20 @@ func (r Runc) do(ctx context.Context, args ...string) (time.Duration, error) {
 // Container is a container of runc, its bundle and its checkpoint.
 type Container struct {
 	Name, Bundle, Images string
+
+	spec *specs.Spec
 }
 
 // Run starts a container on a root file system that it cannot write to, and waits until it is ready.
 func (r Runc) Run(ctx context.Context, name, rootfs string, args []string, ready func(context.Context, int) error) (Container, error) {
 	c := Container{Name: name, Bundle: filepath.Join(r.Dir, name), Images: filepath.Join(r.Dir, name+"-images")}
-	if err := os.Mkdir(c.Bundle, 0o700); err != nil {
+	var err error
+	if c.spec, err = spec.New(spec.Options{Args: args, Hostname: name, Rootfs: rootfs}); err != nil {
 		return c, err
 	}
-	sp, err := spec.New(spec.Options{Args: args, Hostname: name, CgroupPath: "/snapd-ctr-bench/" + name, Rootfs: rootfs})
-	if err != nil {
-		return c, err
-	}
-	sp.Root = &specs.Root{Path: rootfs, Readonly: true}
-	sp.Mounts = append(sp.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"})
-	b, err := json.Marshal(sp)
-	if err != nil {
-		return c, err
-	}
-	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), b, 0o600); err != nil {
+	c.spec.Root = &specs.Root{Path: rootfs, Readonly: true}
+	c.spec.Mounts = append(c.spec.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"})
+	if err := c.writeBundle(c.Bundle, name); err != nil {
 		return c, err
 	}
 	if _, err := r.do(ctx, "run", "--detach", "--bundle", c.Bundle, name); err != nil {
@@ -83,6 +78,21 @@ func (r Runc) Run(ctx context.Context, name, rootfs string, args []string, ready
 		return c, err
 	}
 	return c, ready(ctx, pid)
+}
+
+// writeBundle makes a bundle with a cgroup of its own: runc removes it with the container, whoever else is in it.
+func (c Container) writeBundle(dir, name string) error {
+	sp, linux := *c.spec, *c.spec.Linux
+	linux.CgroupsPath = "/snapd-ctr-bench/" + name
+	sp.Linux = &linux
+	b, err := json.Marshal(sp)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
 }
 
 func (r Runc) pid(ctx context.Context, name string) (int, error) {
@@ -109,7 +119,12 @@ func (r Runc) Restore(ctx context.Context, c Container, name string) (time.Durat
 		return 0, err
 	}
 	defer os.RemoveAll(work)
-	return r.do(ctx, "restore", "--detach", "--bundle", c.Bundle, "--image-path", c.Images, "--work-path", work, name)
+	bundle := filepath.Join(r.Dir, name+"-bundle")
+	if err := c.writeBundle(bundle, name); err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(bundle)
+	return r.do(ctx, "restore", "--detach", "--bundle", bundle, "--image-path", c.Images, "--work-path", work, name)
 }
 
 // Delete ends a container.

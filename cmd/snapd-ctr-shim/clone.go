@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
@@ -21,7 +20,7 @@ import (
 )
 
 // clone has the engine make the container, and takes it over.
-func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest, began time.Time) ([]snapshot.Phase, error) {
+func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest) ([]snapshot.Phase, error) {
 	if err := c.writeSpec(r.Config.Spec); err != nil {
 		return nil, err
 	}
@@ -39,7 +38,8 @@ func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest, be
 	c.undo = func(ctx context.Context) error {
 		return errors.Join(c.destroy(ctx), c.closeOutput(ctx), got.Release(ctx))
 	}
-	if err := c.takeOver(got, began); err != nil {
+	c.record.CloneMS = float64(got.Running.Sub(r.Arrived).Microseconds()) / 1000
+	if err := c.takeOver(got); err != nil {
 		return nil, err
 	}
 	if c.memory != nil {
@@ -49,7 +49,7 @@ func (c *container) clone(ctx context.Context, e engine, r shim.CloneRequest, be
 }
 
 // takeOver does for a restored container what start does for a new one.
-func (c *container) takeOver(got *restore.Result, began time.Time) error {
+func (c *container) takeOver(got *restore.Result) error {
 	if err := c.adopt(got.Pid, nil); err != nil {
 		return err
 	}
@@ -61,7 +61,6 @@ func (c *container) takeOver(got *restore.Result, began time.Time) error {
 	c.output.take(got.Stderr, "stderr")
 	c.output.take(got.TTY, "stdout")
 	c.record.Phases = got.Phases
-	c.record.CloneMS = float64(time.Since(began).Microseconds()) / 1000
 	return c.ran()
 }
 

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -55,7 +57,7 @@ func (e *fakeEngine) Clone(_ context.Context, id string, r shim.CloneRequest) (*
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &restore.Result{Pid: cmd.Process.Pid, Phases: []snapshot.Phase{{Name: "restore", MS: 1}},
+	return &restore.Result{Pid: cmd.Process.Pid, Running: time.Now(), Phases: []snapshot.Phase{{Name: "restore", MS: 1}},
 		Network: snapshot.Network{Mode: "none"}, Stdout: stdout, Stderr: stderr,
 		Release: func(context.Context) error { return cgroup.Remove() }}, cgroup.Place(cmd.Process.Pid)
 }
@@ -73,7 +75,15 @@ func cloning(t *testing.T, e *fakeEngine) (h *host, p *parent, id string, reques
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h, p, id, shim.CloneRequest{Record: start.Record, Config: snapshot.Config{Spec: json.RawMessage(spec)}}
+	config, err := json.Marshal(snapshot.Config{Spec: json.RawMessage(spec)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return h, p, id, shim.CloneRequest{Record: start.Record, ConfigFile: file, Arrived: time.Now()}
 }
 
 func TestClone(t *testing.T) {

@@ -40,7 +40,7 @@ func (e *engines) Clone(ctx context.Context, id string, r shim.CloneRequest) (*r
 	}
 	c, err := e.template.Clone(ctx, id, r)
 	if err == nil {
-		return &restore.Result{Engine: snapshot.EngineTemplate, Pid: c.Pid, Phases: c.Phases, Network: c.Network,
+		return &restore.Result{Engine: snapshot.EngineTemplate, Pid: c.Pid, Running: c.Running, Phases: c.Phases, Network: c.Network,
 			Stdout: c.Stdout, Stderr: c.Stderr, Release: c.Release}, nil
 	}
 	if r.Engine == snapshot.EngineTemplate || ctx.Err() != nil {

@@ -24,6 +24,7 @@ type parent struct {
 	templates *template.Engine
 	socket    string
 	log       *slog.Logger
+	configs   knownConfigs
 
 	mu         sync.Mutex
 	containers map[string]*container // those being made and those that run
@@ -74,11 +75,13 @@ func (p *parent) Start(ctx context.Context, id string, r shim.StartRequest) (sna
 
 // Clone restores a container from a snapshot.
 func (p *parent) Clone(ctx context.Context, id string, r shim.CloneRequest) (snapshot.Container, []snapshot.Phase, error) {
-	began := time.Now()
 	r.Record.ID = id
+	if err := p.configs.read(&r); err != nil {
+		return snapshot.Container{}, nil, err
+	}
 	var phases []snapshot.Phase
 	record, err := p.make(r.Record, func(c *container) (err error) {
-		phases, err = c.clone(ctx, p.engine, r, began)
+		phases, err = c.clone(ctx, p.engine, r)
 		return err
 	})
 	return record, phases, err

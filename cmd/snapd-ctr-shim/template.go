@@ -11,6 +11,9 @@ import (
 
 // BuildTemplate builds the snapshot's template, unless it is there, and keeps it.
 func (p *parent) BuildTemplate(ctx context.Context, r shim.CloneRequest) (snapshot.Template, bool, error) {
+	if err := p.configs.read(&r); err != nil {
+		return snapshot.Template{}, false, err
+	}
 	return p.templates.Pin(ctx, r)
 }
 

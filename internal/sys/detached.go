@@ -88,6 +88,32 @@ func (m *DetachedMount) Again() (*DetachedMount, error) {
 	return &DetachedMount{os.NewFile(uintptr(fd), m.f.Name())}, nil
 }
 
+// Part makes a mount of a file or directory in the root of m. Before Linux 6.15 only what is attached can be mounted again.
+func (m *DetachedMount) Part(name string) (*DetachedMount, error) {
+	fd, err := retryInterrupted(func() (int, error) {
+		return unix.OpenTree(int(m.f.Fd()), name, unix.AT_SYMLINK_NOFOLLOW|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	})
+	if err != nil {
+		return nil, mountErr("open_tree", name, err)
+	}
+	return &DetachedMount{os.NewFile(uintptr(fd), name)}, nil
+}
+
+// AttachTo puts m at a path of another detached mount and what is attached to that. The path is as processes with on for
+// their root would see it: no symbolic link leads out. Linux 6.15.
+func (m *DetachedMount) AttachTo(on *DetachedMount, path string) error {
+	at, err := retryInterrupted(func() (int, error) {
+		return unix.Openat2(int(on.f.Fd()), path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	})
+	if err != nil {
+		return mountErr("openat2", path, err)
+	}
+	defer unix.Close(at)
+	return mountErr("move_mount", path,
+		unix.MoveMount(int(m.f.Fd()), "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+}
+
 // File returns the descriptor, which is the mount's own: it is the root directory of the mount, as O_PATH opens it.
 func (m *DetachedMount) File() *os.File { return m.f }
 

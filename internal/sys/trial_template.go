@@ -113,6 +113,24 @@ func TryDetachedMounts(dir string) error {
 	return Unmount(at)
 }
 
+// TryNestedMounts asks whether a mount that is nowhere can be attached to another one that is nowhere (Linux 6.15).
+func TryNestedMounts() error {
+	on, err := NewDetached("tmpfs", nil, 0)
+	if err != nil {
+		return err
+	}
+	defer on.Close()
+	m, err := NewDetached("tmpfs", nil, 0)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := unix.Mkdirat(int(on.f.Fd()), "at", 0o700); err != nil {
+		return os.NewSyscallError("mkdirat", err)
+	}
+	return m.AttachTo(on, "/at")
+}
+
 // TrySeccompTsync asks whether a filter can be installed in all threads of a process at once. It names no filter: a kernel
 // that can finds that out only after it has taken the flag.
 func TrySeccompTsync() error {

@@ -84,7 +84,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			made[i], errs[i] = l.cloneOne(ctx, client, res, shim.CloneRequest{Record: res.record, Config: snap.Config,
+			made[i], errs[i] = l.cloneOne(ctx, client, res, shim.CloneRequest{Record: res.record, Config: snap.Config, ConfigFile: unpacked.Config,
 				Lower: unpacked.Lower, Images: unpacked.Images, Contents: unpacked.Contents, Engine: engine})
 		})
 	}

@@ -35,13 +35,7 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	}
 	// A container's record is there before its cgroup and its address, so the records are read last: what has none then
 	// is nobody's, even while containers are being made.
-	groups := make(map[string][]string) // by parent
-	for _, parent := range []string{l.cgroupParent(), l.cgroupParent() + sandbox.Clones} {
-		if groups[parent], err = sandbox.Cgroups(parent); err != nil {
-			return nil, err
-		}
-	}
-	leases, err := l.bridge.Leases()
+	groups, leases, err := l.occupied()
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +69,14 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		}
 		live[c.ID] = c.Status != snapshot.StatusExited
 	}
+	// Whose owner went away while we looked may be gone by now as well.
+	stillGroups, stillLeases, err := l.occupied()
+	if err != nil {
+		return nil, err
+	}
 	for _, parent := range slices.Sorted(maps.Keys(groups)) {
 		for _, id := range groups[parent] {
-			if !live[id] {
+			if !live[id] && slices.Contains(stillGroups[parent], id) {
 				name := path.Join(parent, id)
 				out = append(out, mend(repair, "cgroup "+name, "belongs to no container", func() error { return removeCgroup(name) }))
 			}
@@ -85,12 +84,24 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	}
 	for _, id := range leases {
 		// Another state directory may share the bridge: a container of its, while it lives, has a cgroup somewhere.
-		if !live[id] && !hasCgroup(id) {
+		if !live[id] && slices.Contains(stillLeases, id) && !hasCgroup(id) {
 			out = append(out, mend(repair, "address of "+snapshot.ShortID(id), "is leased to no container", func() error { return l.bridge.Release(id) }))
 		}
 	}
 	dead, err := l.deadShims(repair)
 	return append(out, dead...), err
+}
+
+// occupied returns the cgroups there are, by parent, and whom addresses are leased to.
+func (l *Local) occupied() (groups map[string][]string, leases []string, err error) {
+	groups = make(map[string][]string)
+	for _, parent := range []string{l.cgroupParent(), l.cgroupParent() + sandbox.Clones} {
+		if groups[parent], err = sandbox.Cgroups(parent); err != nil {
+			return nil, nil, err
+		}
+	}
+	leases, err = l.bridge.Leases()
+	return groups, leases, err
 }
 
 // deadShims finds what shims that were killed had made for clones to come: sandboxes, and what a template stood on.

@@ -52,7 +52,7 @@ func (l *Local) BuildTemplate(ctx context.Context, ref string) (*Template, bool,
 	if err != nil {
 		return nil, false, err
 	}
-	t, fresh, err := client.BuildTemplate(ctx, shim.CloneRequest{Record: like, Config: snap.Config,
+	t, fresh, err := client.BuildTemplate(ctx, shim.CloneRequest{Record: like, ConfigFile: unpacked.Config,
 		Lower: unpacked.Lower, Images: unpacked.Images, Contents: unpacked.Contents, Engine: snapshot.EngineTemplate})
 	if err != nil {
 		return nil, false, forTemplate(op, ref, err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
@@ -38,8 +39,9 @@ type Engine struct {
 // Result is a running clone.
 type Result struct {
 	Engine  string
-	Why     string // why it was not another engine, where that was left open
-	Pid     int    // init, our child
+	Why     string    // why it was not another engine, where that was left open
+	Pid     int       // init, our child
+	Running time.Time // when all its threads were running
 	Phases  []snapshot.Phase
 	Network snapshot.Network
 	Stdout  *os.File // read ends of the clone's output
@@ -67,6 +69,7 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Re
 	if err != nil {
 		return nil, err
 	}
+	s.out.Running = time.Now()
 	s.out.Engine, s.out.Phases, s.out.Release = snapshot.EngineCRIU, s.run.Phases, s.release
 	// The undos live as long as the clone. This is all that they need of what it was made of.
 	s.r, s.externals = shim.CloneRequest{Record: s.r.Record}, nil

@@ -19,17 +19,24 @@ import (
 // what is missing in the root file system is looked for once. It may be used by several goroutines.
 type Blueprint struct {
 	lower  []string
-	mounts []snapshot.Mount // Detached of the plan
-	flags  []sys.MountFlags // of each
-	trees  []tree           // of each that is a tmpfs
+	handed []part // Detached of the plan
+	ahead  []part // what is attached to the root beforehand, in that order
+	store  part   // the file system with files; valid where there are some
 	files  []fileCopy
 	places []snapshot.Mount // mount points that the root file system lacks
 }
 
+// part is a mount of the plan and what can be known of it beforehand.
+type part struct {
+	snapshot.Mount
+	flags   sys.MountFlags
+	content tree // of a tmpfs
+}
+
 // fileCopy is a mount of kind file and the captured content of it.
 type fileCopy struct {
-	path, name string
-	content    tree
+	path, key, name string
+	content         tree
 }
 
 // Parts are what is one clone's alone.
@@ -37,6 +44,7 @@ type Parts struct {
 	Upper, Work string            // directories of one file system; made where they are missing
 	Files       map[string][]byte // container path -> what takes the place of the captured content there
 	CgroupPath  string            // as in [PrepareOptions]
+	Netns       *Netns            // that of the clone, for a sysfs; nil: the host's
 	// Volatile leaves out all syncing, also that of the whole host file system when the clone ends. After a crash of the
 	// host the upper directory may lack what the clone had written and synced.
 	Volatile bool
@@ -45,23 +53,44 @@ type Parts struct {
 }
 
 // NewBlueprint reads what clones of a snapshot need: lower are the directories of its root file system, topmost first,
-// mounts its plan, contents what [PrepareMounts] takes. The directories must stay as they are.
-func NewBlueprint(lower []string, mounts []snapshot.Mount, contents map[string]string) (*Blueprint, error) {
+// mounts its plan, contents what [PrepareMounts] takes, ahead what [Detached] takes. The directories must stay as they are.
+func NewBlueprint(lower []string, mounts []snapshot.Mount, contents map[string]string, ahead []int) (*Blueprint, error) {
 	if len(lower) == 0 {
 		return nil, errors.New("make mounts: no lower directory")
 	}
-	b := &Blueprint{lower: slices.Clone(lower), mounts: Detached(mounts)}
-	if len(b.mounts) == 0 || b.mounts[0].Kind != snapshot.MountRoot {
-		return nil, errors.New("make mounts: the plan has no root")
-	}
-	b.flags, b.trees = make([]sys.MountFlags, len(b.mounts)), make([]tree, len(b.mounts))
-	for i, m := range b.mounts {
+	b := &Blueprint{lower: slices.Clone(lower)}
+	read := func(m snapshot.Mount) (part, error) {
+		p := part{Mount: m}
 		var err error
-		if b.flags[i], err = sys.ParseMountFlags(m.Flags); err == nil && m.Kind == snapshot.MountTmpfs {
-			b.trees[i], err = tmpfsTree(m, mounts, contents[m.Key])
+		if p.flags, err = sys.ParseMountFlags(m.Flags); err == nil && m.Kind == snapshot.MountTmpfs {
+			p.content, err = tmpfsTree(m, mounts, contents[m.Key])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("prepare mount %s: %w", m.Path, err)
+			return p, fmt.Errorf("prepare mount %s: %w", m.Path, err)
+		}
+		return p, nil
+	}
+	for _, m := range Detached(mounts, ahead) {
+		p, err := read(m)
+		if err != nil {
+			return nil, err
+		}
+		b.handed = append(b.handed, p)
+	}
+	if len(b.handed) == 0 || b.handed[0].Kind != snapshot.MountRoot {
+		return nil, errors.New("make mounts: the plan has no root")
+	}
+	for _, i := range ahead {
+		p, err := read(mounts[i])
+		if err != nil {
+			return nil, err
+		}
+		b.ahead = append(b.ahead, p)
+	}
+	if files := slices.DeleteFunc(slices.Clone(mounts), func(m snapshot.Mount) bool { return m.Kind != snapshot.MountFile }); len(files) > 0 {
+		var err error
+		if b.store, err = read(filesMount(files)); err != nil {
+			return nil, err
 		}
 	}
 	if err := b.readFiles(mounts, contents); err != nil {
@@ -97,7 +126,7 @@ func (b *Blueprint) readFiles(mounts []snapshot.Mount, contents map[string]strin
 		if err != nil {
 			return fmt.Errorf("prepare mount %s: %w", m.Path, err)
 		}
-		b.files = append(b.files, fileCopy{m.Path, names[m.Key], content.below(names[m.Key])})
+		b.files = append(b.files, fileCopy{m.Path, m.Key, names[m.Key], content.below(names[m.Key])})
 	}
 	return nil
 }

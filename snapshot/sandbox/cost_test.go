@@ -251,7 +251,7 @@ func benchmarkCostMounts(b *testing.B, volatile, again bool) {
 		mounts = append(mounts, snapshot.Mount{Path: path, Kind: snapshot.MountFile, Key: "m:" + path})
 		own[path] = []byte("127.0.0.1 localhost\n")
 	}
-	bp, err := NewBlueprint([]string{lower}, mounts, map[string]string{"m:/dev": content})
+	bp, err := NewBlueprint([]string{lower}, mounts, map[string]string{"m:/dev": content}, nil)
 	check(b, err)
 	if again {
 		p := Parts{Upper: dir + "/upper", Work: dir + "/work", Files: own}

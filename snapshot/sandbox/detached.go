@@ -14,7 +14,8 @@ import (
 // DetachedMounts are the mounts of one clone that exist before the clone does. They are in no mount namespace; the clone,
 // which is handed their descriptors, attaches them in its own.
 type DetachedMounts struct {
-	mounts []*sys.DetachedMount
+	mounts []*sys.DetachedMount // as [Detached] lists them
+	files  *sys.DetachedMount   // holds what mounts of kind file show, and may be the last of mounts; nil without
 }
 
 // Files returns the mounts' descriptors in the order of [Detached]; the first is the root file system.
@@ -29,28 +30,33 @@ func (d *DetachedMounts) Files() []*os.File {
 // Close gives up what was not handed over.
 func (d *DetachedMounts) Close() error {
 	var errs []error
+	if d.files != nil && !slices.Contains(d.mounts, d.files) {
+		errs = append(errs, d.files.Close())
+	}
 	for _, m := range d.mounts {
 		errs = append(errs, m.Close())
 	}
-	d.mounts = nil
+	d.mounts, d.files = nil, nil
 	return errors.Join(errs...)
 }
 
-// Detached returns which mounts of a plan are made ahead of a clone, in the order of [DetachedMounts.Files]: the root, then
-// those with a file system of the clone's own or a part of the host's, once for each key. If the plan has mounts of kind
-// file, there is one more at the end, of that kind and without a path: a tmpfs that holds for each of them what it shows,
-// by the names of [FileNames], for the clone to bind from.
+// Detached returns which mounts of a plan are handed to a clone, in the order of [DetachedMounts.Files]: the root, then
+// those with a file system of the clone's own or a part of the host's, once for each key. If there are mounts of kind
+// file among them, there is one more at the end, of that kind and without a path: a tmpfs that holds for each of them what it
+// shows, by the names of [FileNames], for the clone to bind from.
 //
-// That one is not made of binds right away because before Linux 6.15 only what is attached can be bound.
-func Detached(mounts []snapshot.Mount) []snapshot.Mount {
-	var list, files []snapshot.Mount
-	for _, m := range mounts {
-		if m.Kind == snapshot.MountRoot {
+// The mounts whose indices are ahead are not among them: they are attached to the root before the clone has it, which takes
+// Linux 6.15. They are listed in the order in which that is done.
+func Detached(mounts []snapshot.Mount, ahead []int) []snapshot.Mount {
+	var list, left, files []snapshot.Mount
+	for i, m := range mounts {
+		if m.Kind == snapshot.MountRoot && len(list) == 0 {
 			list = append(list, m)
-			break
+		} else if !slices.Contains(ahead, i) {
+			left = append(left, m)
 		}
 	}
-	for _, m := range distinct(mounts) {
+	for _, m := range distinct(left) {
 		if m.Kind == snapshot.MountFile {
 			files = append(files, m)
 		} else {
@@ -58,9 +64,14 @@ func Detached(mounts []snapshot.Mount) []snapshot.Mount {
 		}
 	}
 	if len(files) > 0 {
-		list = append(list, snapshot.Mount{FSType: "tmpfs", Kind: snapshot.MountFile, Options: "mode=755", Flags: writable(files[0].Flags)})
+		list = append(list, filesMount(files))
 	}
 	return list
+}
+
+// filesMount is the file system on which the files of some mounts of kind file lie.
+func filesMount(files []snapshot.Mount) snapshot.Mount {
+	return snapshot.Mount{FSType: "tmpfs", Kind: snapshot.MountFile, Options: "mode=755", Flags: writable(files[0].Flags)}
 }
 
 // FileNames returns by key the name that each mount of kind file has on the last one of [Detached].
@@ -78,7 +89,7 @@ func FileNames(mounts []snapshot.Mount) map[string]string {
 // [PrepareMounts] does, but nothing is attached anywhere at any moment. contents is that of PrepareMounts. Who makes
 // many clones of a snapshot makes a [Blueprint] of it once.
 func MakeDetached(lower []string, upper, work string, mounts []snapshot.Mount, contents map[string]string, o PrepareOptions) (*DetachedMounts, error) {
-	b, err := NewBlueprint(lower, mounts, contents)
+	b, err := NewBlueprint(lower, mounts, contents, nil)
 	if err != nil {
 		return nil, err
 	}

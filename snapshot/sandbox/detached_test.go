@@ -80,7 +80,7 @@ func TestDetachedMounts(t *testing.T) {
 		t.Errorf("mounts were attached:\n%s", diff)
 	}
 	var kinds []snapshot.MountKind
-	for _, m := range Detached(plan) {
+	for _, m := range Detached(plan, nil) {
 		kinds = append(kinds, m.Kind)
 	}
 	if diff := cmp.Diff([]snapshot.MountKind{"root", "tmpfs", "tmpfs", "null", "tmpfs", "tmpfs", "file"}, kinds); diff != "" {
@@ -165,7 +165,7 @@ func TestDetachedLeavesNothing(t *testing.T) {
 	if _, err := MakeDetached([]string{dir + "/no"}, dir+"/u3", dir+"/w3", plan, contents, PrepareOptions{}); err == nil {
 		t.Error("a root of nothing was made")
 	}
-	b, err := NewBlueprint(lower, plan, contents)
+	b, err := NewBlueprint(lower, plan, contents, nil)
 	must(t, err)
 	for i := range 20 {
 		d, err := b.Make(Parts{Upper: fmt.Sprint(dir, "/upper", i), Work: fmt.Sprint(dir, "/work", i), Volatile: i%2 == 0})
@@ -216,17 +216,11 @@ func BenchmarkBlueprintMake(b *testing.B) {
 	lower, plan, contents := usual(b)
 	for _, volatile := range []bool{false, true} {
 		b.Run(fmt.Sprintf("volatile=%v", volatile), func(b *testing.B) {
-			blueprint, err := NewBlueprint(lower, plan, contents)
+			blueprint, err := NewBlueprint(lower, plan, contents, nil)
 			check(b, err)
 			benchmarkMake(b, blueprint, volatile)
 		})
 	}
-	b.Run("no-overlay", func(b *testing.B) {
-		blueprint, err := NewBlueprint(lower, plan, contents)
-		check(b, err)
-		blueprint.mounts, blueprint.flags, blueprint.trees = blueprint.mounts[1:], blueprint.flags[1:], blueprint.trees[1:]
-		benchmarkMake(b, blueprint, false)
-	})
 }
 
 // benchmarkMake measures Make alone; what it made is given up outside of the time, in hundreds.
@@ -254,7 +248,7 @@ func benchmarkMake(b *testing.B, blueprint *Blueprint, volatile bool) {
 func BenchmarkNewBlueprint(b *testing.B) {
 	lower, plan, contents := usual(b)
 	for b.Loop() {
-		_, err := NewBlueprint(lower, plan, contents)
+		_, err := NewBlueprint(lower, plan, contents, nil)
 		check(b, err)
 	}
 }

@@ -21,7 +21,7 @@ func TestSpareRoot(t *testing.T) {
 	lower := filepath.Join(dir, "lower")
 	must(t, os.MkdirAll(lower+"/etc", 0o755))
 	must(t, os.WriteFile(lower+"/etc/motd", []byte("hello"), 0o644))
-	bp, err := NewBlueprint([]string{lower}, []snapshot.Mount{{Path: "/", Kind: snapshot.MountRoot}}, nil)
+	bp, err := NewBlueprint([]string{lower}, []snapshot.Mount{{Path: "/", Kind: snapshot.MountRoot}}, nil, nil)
 	must(t, err)
 	writes := map[string]func(root string) error{
 		"nothing":         func(root string) error { _, err := os.ReadFile(root + "/etc/motd"); return err },

@@ -15,12 +15,13 @@ package shim
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 )
 
 // ProtocolVersion is sent with every request. A shim answers a version that it does not speak with an error.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 // Request is one request. Op decides which other fields mean something.
 type Request struct {
@@ -70,12 +71,15 @@ type StartRequest struct {
 
 // CloneRequest restores a snapshot into the container ID.
 type CloneRequest struct {
-	Record   snapshot.Container `json:"record"`
-	Config   snapshot.Config    `json:"config"`
-	Lower    []string           `json:"lower"`    // overlay lower directories, topmost first; the snapshot's own files are the first
-	Images   string             `json:"images"`   // directory with CRIU's images, shared with other clones, read-only
-	Contents map[string]string  `json:"contents"` // mount key -> directory with the captured content
-	Engine   string             `json:"engine"`   // snapshot.EngineCRIU, EngineTemplate or EngineAuto
+	Record     snapshot.Container `json:"record"`
+	ConfigFile string             `json:"config_file"` // the snapshot's config, which the shim reads once for all clones
+	Lower      []string           `json:"lower"`       // overlay lower directories, topmost first; the snapshot's own files are the first
+	Images     string             `json:"images"`      // directory with CRIU's images, shared with other clones, read-only
+	Contents   map[string]string  `json:"contents"`    // mount key -> directory with the captured content
+	Engine     string             `json:"engine"`      // snapshot.EngineCRIU, EngineTemplate or EngineAuto
+
+	Config  snapshot.Config `json:"-"` // what ConfigFile says
+	Arrived time.Time       `json:"-"` // when the shim had received the request
 }
 
 // ExecRequest runs a program.

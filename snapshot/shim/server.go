@@ -171,10 +171,14 @@ func trusted(c *net.UnixConn) bool {
 func (s *server) serve(ctx context.Context, c *net.UnixConn) Op {
 	_ = c.SetReadDeadline(time.Now().Add(lineTimeout))
 	line, files, err := readLine(c)
+	arrived := time.Now()
 	defer closeAll(files)
 	var q Request
 	if err == nil {
 		err = json.Unmarshal(line, &q)
+	}
+	if q.Clone != nil {
+		q.Clone.Arrived = arrived
 	}
 	reply := Reply{Done: true}
 	if err != nil {

@@ -132,8 +132,8 @@ func TestPing(t *testing.T) {
 
 func TestCloneCarriesRecordAndPhases(t *testing.T) {
 	c := dialed(t, new(fakeHandler))
-	big := json.RawMessage(`"` + strings.Repeat("x", 200<<10) + `"`) // more than one read
-	got, phases, err := c.Clone(t.Context(), "id", CloneRequest{Record: snapshot.Container{Hostname: "web"}, Config: snapshot.Config{Spec: big}})
+	big := []string{strings.Repeat("x", 200<<10)} // more than one read
+	got, phases, err := c.Clone(t.Context(), "id", CloneRequest{Record: snapshot.Container{Hostname: "web"}, Lower: big})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,8 +306,8 @@ func TestBadRequests(t *testing.T) {
 		{"empty line", "\n", snapshot.KindInvalid},
 		{"another version", `{"version":99,"op":"ping"}` + "\n", snapshot.KindIncompatible},
 		{"no version", `{"op":"ping"}` + "\n", snapshot.KindIncompatible},
-		{"unknown operation", `{"version":1,"op":"fly"}` + "\n", snapshot.KindInvalid},
-		{"start of nothing", `{"version":1,"op":"start","id":"x"}` + "\n", snapshot.KindInvalid},
+		{"unknown operation", `{"version":2,"op":"fly"}` + "\n", snapshot.KindInvalid},
+		{"start of nothing", `{"version":2,"op":"start","id":"x"}` + "\n", snapshot.KindInvalid},
 		{"too long", strings.Repeat("x", maxLine+100) + "\n", snapshot.KindInvalid},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -104,15 +104,19 @@ func AllSlots(root string) ([]string, error) { return slotsIn(filepath.Join(root
 func SnapshotSlots(root, snap string) ([]string, error) { return slotsIn(slotsDir(root, snap)) }
 
 func slotsIn(pattern string) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(pattern, "*"))
-	hidden, second := filepath.Glob(filepath.Join(pattern, ".*"))
 	var ids []string
-	for _, p := range append(paths, hidden...) {
-		id := filepath.Base(p)
-		id = strings.TrimPrefix(strings.TrimPrefix(id, makingSlot), goneSlot)
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
+	// A slot goes from one kind of name to the other and back while we look: hence the second look at the first kind.
+	for _, names := range []string{".*", "*", ".*"} {
+		paths, err := filepath.Glob(filepath.Join(pattern, names))
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range paths {
+			id := strings.TrimPrefix(strings.TrimPrefix(filepath.Base(p), makingSlot), goneSlot)
+			if !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
 		}
 	}
-	return ids, errors.Join(err, second)
+	return ids, nil
 }

@@ -20,6 +20,7 @@ import (
 // Unpacked is what a clone needs of a snapshot, as directories. They are shared by all clones and read-only by
 // agreement.
 type Unpacked struct {
+	Config   string            // file with the snapshot's config
 	Images   string            // for CRIU
 	Lower    []string          // lower directories of the overlay, topmost first
 	Contents map[string]string // mount key -> directory with the captured content
@@ -104,7 +105,7 @@ func (s *Store) unpacked(id string) (*Unpacked, error) {
 			return nil, err
 		}
 	}
-	u := &Unpacked{Images: filepath.Join(dir, dirImages), Contents: make(map[string]string)}
+	u := &Unpacked{Config: s.blobPath(string(m.Config.Digest)), Images: filepath.Join(dir, dirImages), Contents: make(map[string]string)}
 	for _, d := range rc.Layers {
 		u.Lower = append(u.Lower, s.path(dirLayers, hexOf(d)))
 	}

@@ -29,6 +29,10 @@ type compiler struct {
 	// or above.
 	open func(name string) int
 
+	layout  *mountLayout
+	ahead   []int // mounts that are attached to the root before there is a clone
+	inClone []int // the others, in the order in which the clone makes them
+
 	host   host
 	clocks *timens.TimensEntry
 	// membarrier are the commands by which the process registered itself with membarrier(2), as a mask.

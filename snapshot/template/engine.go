@@ -59,7 +59,8 @@ type resident struct {
 
 // Clone is a running clone.
 type Clone struct {
-	Pid     int // init, our child
+	Pid     int       // init, our child
+	Running time.Time // when all its threads were running
 	Phases  []snapshot.Phase
 	Network snapshot.Network
 	Stdout  *os.File // read ends of the clone's output
@@ -95,11 +96,6 @@ func (e *Engine) Clone(ctx context.Context, id string, r shim.CloneRequest) (*Cl
 
 func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (err error) {
 	began := time.Now()
-	if t.blueprint == nil {
-		if t.blueprint, err = sandbox.NewBlueprint(r.Lower, r.Config.Mounts, r.Contents); err != nil {
-			return err
-		}
-	}
 	parent := filepath.Join(e.Root, "templates")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
@@ -126,6 +122,13 @@ func (e *Engine) build(ctx context.Context, r shim.CloneRequest, t *resident) (e
 		return err
 	}
 	t.template.lock = lock
+	if t.blueprint == nil {
+		if t.blueprint, err = sandbox.NewBlueprint(r.Lower, r.Config.Mounts, r.Contents, t.template.plan.ahead); err != nil {
+			err = errors.Join(err, t.template.Close())
+			t.template = nil
+			return err
+		}
+	}
 	t.built = time.Now()
 	t.took = t.built.Sub(began)
 	if t.slots.Load() == nil && e.Slots > 0 {
@@ -288,7 +291,7 @@ func (s *session) makeMounts(context.Context) error {
 		return s.resident.blueprint.Rewrite(s.mounts, files)
 	}
 	s.mounts, err = s.resident.blueprint.Make(sandbox.Parts{
-		Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup})
+		Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup, Netns: s.netns})
 	return err
 }
 
@@ -347,6 +350,7 @@ func (s *session) fork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.out.Running = time.Now()
 	s.resident.clones.Add(1)
 	s.out.Pid = pid
 	s.run.Phases = append(s.run.Phases, phases...)

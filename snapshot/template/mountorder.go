@@ -73,13 +73,21 @@ func (l *mountLayout) at(match func(j int) bool) (list []int) {
 // order returns the mounts so that each, when its turn comes, is where its path leads to and not hidden, and so is what
 // it is bound from. Where that leaves a choice it is the order of the plan. The second result are mounts for which
 // there is no turn.
-func (l *mountLayout) order() (order, stuck []int) {
+//
+// Mounts that are early come first as far as that is possible: ahead is how many, the root among them.
+func (l *mountLayout) order(early func(i int) bool) (order []int, ahead int, stuck []int) {
 	l.placed = nil
 	for len(l.placed) < len(l.mounts) {
 		left := l.at(func(j int) bool { return !slices.Contains(l.placed, j) })
-		at := slices.IndexFunc(left, func(i int) bool { return l.possible(i) && !l.inTheWay(i) })
-		if at < 0 {
-			return l.placed, left
+		hasTurn := func(i int) bool { return l.possible(i) && !l.inTheWay(i) }
+		at := -1
+		if ahead == len(l.placed) {
+			at = slices.IndexFunc(left, func(i int) bool { return (len(l.placed) == 0 || early(i)) && hasTurn(i) })
+		}
+		if at >= 0 {
+			ahead++
+		} else if at = slices.IndexFunc(left, hasTurn); at < 0 {
+			return l.placed, ahead, left
 		}
 		i := left[at]
 		if l.base[i] != i {
@@ -87,7 +95,7 @@ func (l *mountLayout) order() (order, stuck []int) {
 		}
 		l.placed = append(l.placed, i)
 	}
-	return l.placed, nil
+	return l.placed, ahead, nil
 }
 
 // possible says whether mount i would come to lie where it belongs if it were made now.

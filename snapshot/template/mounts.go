@@ -23,6 +23,38 @@ const (
 // bornFiles is the one directory of the file system that a clone begins in, and shares with its template.
 const bornFiles = "/files"
 
+// layMounts finds out in which order the mounts of a clone are made, and which of them are on the root already when the
+// clone gets it.
+func (c *compiler) layMounts() {
+	before := len(c.reasons)
+	c.layout = c.mountLayout()
+	order, ahead, stuck := c.layout.order(c.early)
+	for _, i := range stuck {
+		if len(c.reasons) == before { // else this follows from what was said already
+			c.refuse("mount %s: others hide where it lies, or what it was made from", c.layout.mounts[i].Path)
+		}
+	}
+	if len(c.reasons) == before {
+		c.ahead, c.inClone = order[1:ahead], order[ahead:]
+	}
+}
+
+// early says whether mount i can be made before there is a clone: whether it shows nothing of the clone's own namespaces
+// but of that of its network, which is there.
+func (c *compiler) early(i int) bool {
+	m := c.layout.mounts[i]
+	if !c.host.nested || m.Kind != snapshot.MountNative {
+		return c.host.nested
+	}
+	plain := !slices.ContainsFunc(strings.Split(m.Options, ","), refusedOption)
+	return m.From == "" && m.Options != "" && plain && slices.Contains([]string{"sysfs", "devpts", "tmpfs"}, m.FSType)
+}
+
+// refusedOption says of an option of a file system that a clone's cannot be given it.
+func refusedOption(o string) bool {
+	return slices.Contains([]string{"sync", "dirsync", "mand", "lazytime"}, o)
+}
+
 // mounts adds to r the calls that give a clone its mounts and its root. The detached mounts are descriptors first, first+1,
 // … in the order of [sandbox.Detached].
 //
@@ -30,20 +62,10 @@ const bornFiles = "/files"
 // container's root becomes the root at once, so that all paths that follow are the container's, wherever its symbolic
 // links may point.
 func (c *compiler) mounts(r *recipe.Recipe, first int) {
-	before := len(c.reasons)
-	m := &mounter{compiler: c, r: r, mountLayout: c.mountLayout(), detached: make(map[string]int), attrs: make(map[sys.MountAttr]recipe.Addr)}
-	order, stuck := m.order()
-	for _, i := range stuck {
-		if len(c.reasons) == before { // else this follows from what was said already
-			c.refuse("mount %s: others hide where it lies, or what it was made from", m.mountLayout.mounts[i].Path)
-		}
-	}
-	if len(c.reasons) > before {
-		return
-	}
+	m := &mounter{compiler: c, r: r, mountLayout: c.layout, detached: make(map[string]int), attrs: make(map[sys.MountAttr]recipe.Addr)}
 	m.number(first)
 	m.enter()
-	for _, i := range order[1:] {
+	for _, i := range c.inClone {
 		m.mount(i)
 	}
 	m.leave()
@@ -85,7 +107,7 @@ type mounter struct {
 
 func (m *mounter) number(first int) {
 	m.files, m.names = -1, sandbox.FileNames(m.config.Mounts)
-	for i, d := range sandbox.Detached(m.config.Mounts) {
+	for i, d := range sandbox.Detached(m.config.Mounts, m.ahead) {
 		switch {
 		case d.Kind == snapshot.MountRoot:
 			m.root = first + i
@@ -221,11 +243,11 @@ func (m *mounter) fresh(d snapshot.Mount) {
 	flags := m.flags(d)
 	classic, readonly := flags.Classic(), false
 	for o := range strings.SplitSeq(d.Options, ",") {
-		switch o {
-		case "rw":
-		case "ro":
+		switch {
+		case o == "rw":
+		case o == "ro":
 			readonly = true
-		case "sync", "dirsync", "mand", "lazytime":
+		case refusedOption(o):
 			m.refuse("mount %s: a %s with the option %s", d.Path, d.FSType, o)
 		default:
 			options = append(options, o)

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -80,19 +81,25 @@ func contents(t *testing.T, pid int, plan []snapshot.Mount) map[string]string {
 
 const firstDetached = 500
 
-// cloneMounts makes the mounts of a plan for a process of the test's and returns it.
-func cloneMounts(t *testing.T, b *sandbox.Blueprint, plan []snapshot.Mount, p sandbox.Parts) (pid int) {
+// cloneMounts makes the mounts of a plan for a process of the test's and returns it. nested says whether they are put together
+// before the process has them.
+func cloneMounts(t *testing.T, nested bool, lower []string, contents map[string]string, plan []snapshot.Mount, p sandbox.Parts) (pid int) {
 	t.Helper()
+	c := &compiler{config: &snapshot.Config{Mounts: plan}, data: recipe.NewData(mountsBase), high: firstDetached, host: host{nested: nested}}
+	c.layMounts()
+	b, err := sandbox.NewBlueprint(lower, plan, contents, c.ahead)
+	mustDo(t, err)
 	before := ownState(t)
 	d, err := b.Make(p)
 	mustDo(t, err)
 	if diff := cmp.Diff(before.mounts, ownState(t).mounts); diff != "" {
 		t.Errorf("the maker's own mounts changed:\n%s", diff)
 	}
-	if got, want := len(d.Files()), len(sandbox.Detached(plan)); got != want {
-		t.Fatalf("%d files for %d detached mounts", got, want)
+	handed := sandbox.Detached(plan, c.ahead)
+	if len(d.Files()) != len(handed) || nested != (len(c.ahead) > 0) {
+		t.Fatalf("%d files for %d detached mounts; %d were attached before, nested %v", len(d.Files()), len(handed), len(c.ahead), nested)
 	}
-	c := &compiler{config: &snapshot.Config{Mounts: plan}, data: recipe.NewData(mountsBase), high: firstDetached}
+	mustDo(t, b.Rewrite(d, p.Files))
 	r := c.data.New()
 	c.mounts(r, firstDetached)
 	if len(c.reasons) > 0 {
@@ -100,7 +107,7 @@ func cloneMounts(t *testing.T, b *sandbox.Blueprint, plan []snapshot.Mount, p sa
 	}
 	pid = runMounts(t, r, firstDetached, d.Files())
 	mustDo(t, d.Close())
-	t.Logf("%d mounts, %d detached", len(plan), len(sandbox.Detached(plan)))
+	t.Logf("%d mounts, %d of them ahead, %d detached", len(plan), len(c.ahead), len(handed))
 	return pid
 }
 
@@ -161,7 +168,7 @@ func startRunc(t *testing.T, edit func(dir string, spec map[string]any)) (pid in
 	return pid, lower
 }
 
-// testCloneOf clones the mounts of a container twice and compares.
+// testCloneOf clones the mounts of a container in both ways and compares.
 func testCloneOf(t *testing.T, pid int, lower []string, o sandbox.PlanOptions) (clones [2]int) {
 	t.Helper()
 	plan, err := sandbox.PlanMounts(pid, o)
@@ -170,18 +177,25 @@ func testCloneOf(t *testing.T, pid int, lower []string, o sandbox.PlanOptions) (
 	mustDo(t, err)
 	plan = nil
 	mustDo(t, json.Unmarshal(b, &plan))
-	blueprint, err := sandbox.NewBlueprint(lower, plan, contents(t, pid, plan))
-	mustDo(t, err)
+	captured := contents(t, pid, plan)
 	cgroup, err := sandbox.NewCgroup(fmt.Sprintf("/template-test-%d/mounts", os.Getpid()), snapshot.Limits{})
 	mustDo(t, err)
 	t.Cleanup(func() { mustDo(t, cgroup.Remove()) })
 	want := mountPicture(t, pid, o.Files)
 	dir := t.TempDir()
+	netns, err := sandbox.NewNetns()
+	mustDo(t, err)
+	t.Cleanup(func() { mustDo(t, netns.Close()) })
 	fds := ownState(t).fds
 	for i := range clones {
-		p := sandbox.Parts{Upper: filepath.Join(dir, fmt.Sprint("upper", i)), Work: filepath.Join(dir, fmt.Sprint("work", i)), CgroupPath: cgroup.Path(),
+		p := sandbox.Parts{Upper: filepath.Join(dir, fmt.Sprint("upper", i)), Work: filepath.Join(dir, fmt.Sprint("work", i)), CgroupPath: cgroup.Path(), Netns: netns,
 			Files: map[string][]byte{"/etc/hostname": fmt.Appendf(nil, "clone%d\n", i)}}
-		clones[i] = cloneMounts(t, blueprint, plan, p)
+		nested := i == 1
+		if err := sys.TryNestedMounts(); nested && err != nil {
+			t.Logf("this kernel puts no mounts together: %v", err)
+			nested = false
+		}
+		clones[i] = cloneMounts(t, nested, lower, captured, plan, p)
 		if diff := cmp.Diff(want, mountPicture(t, clones[i], o.Files)); diff != "" {
 			t.Errorf("mounts of original and clone differ:\n%s", diff)
 		}

@@ -18,6 +18,7 @@ type plan struct {
 	load   load
 	memory []byte // what lies at home after the code
 	high   int
+	ahead  []int // mounts that are on the root before a clone has it
 
 	clocks                       *timens.TimensEntry // nil: those of the host
 	build, before, clone, finish *recipe.Recipe
@@ -47,6 +48,7 @@ type host struct {
 	vdso     []region
 	vdsoCode []byte // content of the last region
 	cgroups  int    // hierarchies in which a clone is placed
+	nested   bool   // mounts can be attached to one another while they are in no mount namespace
 	// noTimerIDs says that the kernel does not let a process choose the ids of its timers.
 	noTimerIDs bool
 	images     string // directory of CRIU's images
@@ -151,7 +153,7 @@ func (c *compiler) compile(t *criu.Task, where home) (*plan, error) {
 	return &plan{
 		load: load{Home: uint64(where.at), Total: uint64(codeRoom + where.frames + length), Code: codeRoom, Frames: uint64(where.frames),
 			Control: uint64(controlAt), Stack: uint64(stack) &^ 15},
-		memory: append(frames, d.Memory()...), high: c.high,
+		memory: append(frames, d.Memory()...), high: c.high, ahead: c.ahead,
 		clocks: c.clocks, build: build, before: before, clone: clone, finish: finish, threads: c.threadOps,
 	}, nil
 }
@@ -205,8 +207,9 @@ const offsetsFile = "/proc/self/timens_offsets"
 func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr) (clone, finish *recipe.Recipe) {
 	d := c.data
 	r := d.New()
+	c.layMounts()
 	mounts := givenCgroups + c.host.cgroups
-	total := mounts + len(sandbox.Detached(c.config.Mounts))
+	total := mounts + len(sandbox.Detached(c.config.Mounts, c.ahead))
 	if total > givenMax {
 		c.refuse("%d mounts", total-mounts)
 	}

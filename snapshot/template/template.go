@@ -135,6 +135,7 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 	}
 	h.nofile = limit.Max
 	h.noTimerIDs = sys.TryTimerRestoreIDs() != nil
+	h.nested = sys.TryNestedMounts() == nil
 	maps, err := proc.Mappings(t.Pid)
 	if err != nil {
 		return host{}, err
