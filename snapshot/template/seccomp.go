@@ -48,8 +48,9 @@ func (c *compiler) filters(r *recipe.Recipe, t *criu.Task) {
 		}
 	}
 	for _, f := range leader {
-		code := r.Data().Bytes(f.GetFilter())
-		prog := r.Data().Put([2]uint64{uint64(len(f.GetFilter()) / filterSize), uint64(code)})
+		filter := shrink(f.GetFilter())
+		code := r.Data().Bytes(filter)
+		prog := r.Data().Put([2]uint64{uint64(len(filter) / filterSize), uint64(code)})
 		flags := f.GetFlags() & seccompKept
 		if len(t.Threads) > 1 {
 			flags |= seccompTsync
