@@ -233,10 +233,15 @@ func (s *session) slots() *slots {
 
 func (s *session) makeCgroup(context.Context) (err error) {
 	if s.slot == nil {
-		s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits)
+		if s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits); err != nil {
+			return err
+		}
+		if s.doors, err = s.cgroup.Entrances(); err != nil {
+			err = errors.Join(err, s.cgroup.Remove())
+		}
 		return err
 	}
-	s.cgroup = s.slot.cgroup
+	s.cgroup, s.doors = s.slot.cgroup, s.slot.doors
 	return s.cgroup.SetLimits(s.r.Record.Limits)
 }
 
@@ -331,11 +336,6 @@ func (s *session) closeStdio(context.Context) error {
 }
 
 func (s *session) fork(ctx context.Context) error {
-	doors, err := s.cgroup.Entrances()
-	if err != nil {
-		return err
-	}
-	s.doors = doors
 	b := Birth{Hostname: s.r.Record.Hostname, Stdin: s.theirs[0], Stdout: s.theirs[1], Stderr: s.theirs[2], Cgroups: s.doors, Mounts: s.mounts.Files()}
 	if s.netns != nil {
 		b.Netns = s.netns.File()
