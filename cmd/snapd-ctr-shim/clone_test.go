@@ -143,7 +143,7 @@ func TestClone(t *testing.T) {
 		t.Error("not idle with no container")
 	}
 	h.checkClean()
-	if err := p.Delete(t.Context(), id); err != nil {
+	if err := p.Delete(t.Context(), id, false); err != nil {
 		t.Error(err)
 	}
 	h.checkGone(id)

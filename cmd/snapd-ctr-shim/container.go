@@ -15,6 +15,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/sys"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/pager"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -31,17 +32,19 @@ type container struct {
 	dir   string
 	log   *slog.Logger
 
-	written bool               // the record of a container that is being made is there, and says whose it is
-	record  snapshot.Container // changes only while the container is being made
-	made    atomic.Bool        // it runs, or has run
-	exited  snapshot.Container // the last record; valid when done is closed
-	process *sys.Process       // init
-	reap    func() (int, error)
-	output  *output
-	memory  *pager.Session              // serves a clone's memory; nil when all of it is its own
-	undo    func(context.Context) error // takes back what was made for it, when it exits as well; nil while there is nothing
-	done    chan struct{}               // closed when it has exited and been cleared away
-	joining sync.Mutex                  // held while state for exec is written
+	written  bool               // the record of a container that is being made is there, and says whose it is
+	record   snapshot.Container // changes only while the container is being made
+	made     atomic.Bool        // it runs, or has run
+	unwanted atomic.Bool        // it is to be removed when it has exited
+	removed  bool               // it has been; valid when done is closed
+	exited   snapshot.Container // the last record; valid when done is closed
+	process  *sys.Process       // init
+	reap     func() (int, error)
+	output   *output
+	memory   *pager.Session              // serves a clone's memory; nil when all of it is its own
+	undo     func(context.Context) error // takes back what was made for it, when it exits as well; nil while there is nothing
+	done     chan struct{}               // closed when it has exited and been cleared away
+	joining  sync.Mutex                  // held while state for exec is written
 }
 
 // begin writes the first record, by which what a killed shim leaves can be found, unless it is there.
@@ -126,6 +129,32 @@ func (c *container) endInit(ctx context.Context) error {
 	return errors.Join(err, c.process.Close())
 }
 
+// discard kills a container and waits until it and its files are gone, or says that they are not.
+func (c *container) discard(ctx context.Context) (gone bool, err error) {
+	c.unwanted.Store(true)
+	if err := c.kill(); err != nil {
+		return false, err
+	}
+	if c.record.Cgroup != "" {
+		if g := sandbox.OpenCgroup(c.record.Cgroup); frozen(g) {
+			if err := g.Thaw(); err != nil {
+				return false, err
+			}
+		}
+	}
+	select {
+	case <-c.done:
+		return c.removed, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+func frozen(g *sandbox.Cgroup) bool {
+	_, is, err := g.Frozen()
+	return err == nil && is
+}
+
 // closeOutput waits for nothing: what an exited container wrote last is logged before.
 func (c *container) closeOutput(context.Context) error {
 	if c.output != nil {
@@ -145,12 +174,20 @@ func (c *container) watch() {
 	}
 	known := err == nil
 	c.output.drain(drainTimeout)
-	if err := c.clear(); err != nil {
-		c.log.Error("clear away", "error", err)
+	cleared := c.clear()
+	if cleared != nil {
+		c.log.Error("clear away", "error", cleared)
 	}
 	c.exited = c.record
 	c.exited.Status, c.exited.Finished = snapshot.StatusExited, time.Now().UTC()
 	c.exited.ExitStatus, c.exited.ExitKnown = status, known
+	if c.unwanted.Load() && cleared == nil {
+		// A record of its end would be written, and synced to the disk, for nobody.
+		if err := shim.RemoveFiles(c.paths.Root, c.record.ID); err == nil {
+			c.removed = true
+			return
+		}
+	}
 	if err := shim.WriteContainer(c.paths.Root, c.exited); err != nil {
 		c.log.Error("record", "error", err)
 	}

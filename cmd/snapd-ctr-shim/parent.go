@@ -141,12 +141,16 @@ func exitStatus(record snapshot.Container) (int, error) {
 	return record.ExitStatus, nil
 }
 
-// Delete deletes an exited container and its files.
-func (p *parent) Delete(ctx context.Context, id string) error {
+// Delete deletes an exited container and its files. With force one that runs is killed, and goes without a record of its end.
+func (p *parent) Delete(ctx context.Context, id string, force bool) error {
 	if err := snapshot.CheckName(id); err != nil {
 		return err
 	}
-	if c := p.find(id); c != nil {
+	if c := p.find(id); c != nil && force && c.made.Load() {
+		if gone, err := c.discard(ctx); gone || err != nil {
+			return err
+		}
+	} else if c != nil {
 		if record, err := shim.ReadContainer(p.paths.Root, id); err != nil || record.Status != snapshot.StatusExited {
 			return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: snapshot.ShortID(id),
 				Err: errors.New("it is running"), Hint: "stop it first, or remove it with --force"}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
@@ -36,7 +37,7 @@ func TestRunToTheEnd(t *testing.T) {
 	if got := h.wait(c, r.ID); got != 7 {
 		t.Errorf("status when asked again: %d", got)
 	}
-	if err := c.Delete(t.Context(), r.ID); err != nil {
+	if err := c.Delete(t.Context(), r.ID, false); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(shim.ContainerDir(h.paths.Root, r.ID)); !errors.Is(err, os.ErrNotExist) {
@@ -55,7 +56,7 @@ func TestKilled(t *testing.T) {
 	if !alive(r) {
 		t.Error("not alive")
 	}
-	if err := c.Delete(t.Context(), r.ID); snapshot.KindOf(err) != snapshot.KindState {
+	if err := c.Delete(t.Context(), r.ID, false); snapshot.KindOf(err) != snapshot.KindState {
 		t.Errorf("delete of a running container: %v", err)
 	}
 	id, again := h.prepare("none", "/bin/true")
@@ -251,13 +252,48 @@ func TestShimKilled(t *testing.T) {
 	}
 }
 
+// TestForcedDelete kills and removes in one request: a container that runs, one that is frozen, and one that has just exited.
+func TestForcedDelete(t *testing.T) {
+	h := newHost(t)
+	c := h.spawn("web", "")
+	for _, state := range []string{"running", "frozen", "exited"} {
+		r := h.sh(c, "echo ready; sleep 1000 & sleep 1000")
+		h.ready(r)
+		switch state {
+		case "frozen":
+			g := sandbox.OpenCgroup(r.Cgroup)
+			dir, err := g.Dir("freezer") // version 1
+			file, word := "freezer.state", "FROZEN"
+			if err != nil {
+				dir, err = g.Dir("")
+				file, word = "cgroup.freeze", "1"
+			}
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, file), []byte(word), 0)
+			}
+			if _, is, look := g.Frozen(); err != nil || look != nil || !is {
+				t.Fatalf("frozen %v, %v, %v", is, err, look)
+			}
+		case "exited":
+			h.end(c, r)
+		}
+		if err := c.Delete(t.Context(), r.ID, true); err != nil {
+			t.Fatalf("%s: %v", state, err)
+		}
+		if _, err := os.Lstat(shim.ContainerDir(h.paths.Root, r.ID)); !errors.Is(err, os.ErrNotExist) || alive(r) {
+			t.Errorf("%s: alive %v, its files: %v", state, alive(r), err)
+		}
+		h.checkClean()
+	}
+}
+
 func TestNothingLeaks(t *testing.T) {
 	h := newHost(t)
 	c := h.spawn("web", "")
 	cycle := func() {
 		r := h.run(c, "bridge", "/bin/true")
 		h.wait(c, r.ID)
-		if err := c.Delete(t.Context(), r.ID); err != nil {
+		if err := c.Delete(t.Context(), r.ID, false); err != nil {
 			t.Fatal(err)
 		}
 	}

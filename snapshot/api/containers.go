@@ -171,13 +171,16 @@ func (l *Local) Remove(ctx context.Context, ref string, force bool) error {
 			return &snapshot.Error{Kind: snapshot.KindState, Op: "rm", On: c.Name, Err: errors.New("the container is running"),
 				Hint: "stop it first, or use rm -f"}
 		}
+		if l.forceRemoved(ctx, c) {
+			return nil
+		}
 		if err := l.Kill(ctx, c.ID, "KILL"); err != nil && snapshot.KindOf(err) != snapshot.KindUnreachable &&
 			snapshot.KindOf(err) != snapshot.KindNotFound {
 			return err
 		}
 	}
 	if client, err := shim.Dial(ctx, c.ShimAddr); err == nil {
-		switch err := client.Delete(ctx, c.ID); {
+		switch err := client.Delete(ctx, c.ID, false); {
 		case err == nil:
 			return nil
 		case snapshot.KindOf(err) != snapshot.KindNotFound:
@@ -185,4 +188,16 @@ func (l *Local) Remove(ctx context.Context, ref string, force bool) error {
 		}
 	}
 	return l.sweep(c)
+}
+
+// forceRemoved has the shim of a running container kill and remove it in one go, and says whether it did. Where it did not,
+// whatever the reason, it is still to be done step by step.
+func (l *Local) forceRemoved(ctx context.Context, c *snapshot.Container) bool {
+	client, err := shim.Dial(ctx, c.ShimAddr)
+	if err != nil || client.Pid() != c.ShimPid {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	return client.Delete(ctx, c.ID, true) == nil
 }

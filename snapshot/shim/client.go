@@ -104,8 +104,8 @@ func (c *Client) Settle(ctx context.Context, id string) error {
 }
 
 // Delete deletes an exited container and its files.
-func (c *Client) Delete(ctx context.Context, id string) error {
-	_, err := c.ask(ctx, Request{Op: OpDelete, ID: id}, nil, nil)
+func (c *Client) Delete(ctx context.Context, id string, force bool) error {
+	_, err := c.ask(ctx, Request{Op: OpDelete, ID: id, Force: force}, nil, nil)
 	return err
 }
 

@@ -27,7 +27,8 @@ const ProtocolVersion = 2
 type Request struct {
 	Version int    `json:"version"`
 	Op      Op     `json:"op"`
-	ID      string `json:"id,omitempty"` // container
+	ID      string `json:"id,omitempty"`    // container
+	Force   bool   `json:"force,omitempty"` // delete: also a container that runs
 
 	Start *StartRequest `json:"start,omitempty"`
 	Clone *CloneRequest `json:"clone,omitempty"` // build-template: what a clone would be made of
@@ -45,7 +46,7 @@ const (
 	OpExec   Op = "exec"   // run a program in a container; 3 descriptors, or 1 for a terminal
 	OpWait   Op = "wait"   // answer when the container has exited
 	OpSettle Op = "settle" // answer when all memory of the container is its own, and needs the shim no more
-	OpDelete Op = "delete" // delete an exited container and its files
+	OpDelete Op = "delete" // delete a container and its files
 
 	OpBuildTemplate  Op = "build-template"  // build the snapshot's template unless it is there, and keep it until it is removed
 	OpTemplates      Op = "templates"       // list the templates that are there

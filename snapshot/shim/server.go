@@ -34,7 +34,8 @@ type Handler interface {
 	Exec(ctx context.Context, id string, r ExecRequest, files []*os.File, started func(pid int)) (int, error)
 	Wait(ctx context.Context, id string) (int, error)
 	Settle(ctx context.Context, id string) error
-	Delete(ctx context.Context, id string) error
+	// Delete deletes an exited container and its files; with force one that runs, which is killed.
+	Delete(ctx context.Context, id string, force bool) error
 	// BuildTemplate builds the snapshot's template and pins it; fresh says that it was not there before.
 	BuildTemplate(ctx context.Context, r CloneRequest) (t snapshot.Template, fresh bool, err error)
 	Templates(ctx context.Context) ([]snapshot.Template, error)
@@ -258,7 +259,7 @@ func (s *server) dispatch(ctx context.Context, c *net.UnixConn, q Request, files
 	case q.Op == OpSettle:
 		return Reply{}, s.h.Settle(ctx, q.ID)
 	case q.Op == OpDelete:
-		return Reply{}, s.h.Delete(ctx, q.ID)
+		return Reply{}, s.h.Delete(ctx, q.ID, q.Force)
 	case q.Op == OpBuildTemplate && q.Clone != nil:
 		t, fresh, err := s.h.BuildTemplate(ctx, *q.Clone)
 		return Reply{Templates: []snapshot.Template{t}, Fresh: fresh}, err

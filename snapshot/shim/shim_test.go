@@ -70,8 +70,8 @@ func (h *fakeHandler) Wait(ctx context.Context, id string) (int, error) {
 		Hint: "look at ps", Log: "line\nline"}
 }
 
-func (h *fakeHandler) Delete(context.Context, string) error { return nil }
-func (h *fakeHandler) Idle() bool                           { return !h.busy.Load() }
+func (h *fakeHandler) Delete(context.Context, string, bool) error { return nil }
+func (h *fakeHandler) Idle() bool                                 { return !h.busy.Load() }
 
 func (h *fakeHandler) BuildTemplate(_ context.Context, r CloneRequest) (snapshot.Template, bool, error) {
 	return snapshot.Template{Snapshot: r.Record.Snapshot, Pid: 7, Clones: 3}, true, nil
