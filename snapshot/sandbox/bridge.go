@@ -71,7 +71,8 @@ func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapsho
 		}
 	}()
 	n = b.networkAt(addr)
-	if err := host.do(b.plug(master, ns, id, macOf(addr))); err != nil {
+	name := b.hostEnd(id)
+	if err := host.do(b.plug(name, master, ns, macOf(addr)), portUp(name), neighbour(master, addr)); err != nil {
 		return n, err
 	}
 	inside, err := ns.route()
@@ -83,7 +84,8 @@ func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapsho
 		return n, err
 	}
 	also := newAliases(addr, addrs, ports)
-	messages := append([]*message{b.address(eth.index, addr), linkUp(eth.index), defaultRoute(eth.index, n.Gateway)}, also.messages(eth.index)...)
+	messages := append([]*message{b.address(eth.index, addr), linkUp(eth.index), defaultRoute(eth.index, n.Gateway),
+		neighbour(eth.index, n.Gateway)}, also.messages(eth.index)...)
 	if err := inside.do(messages...); err != nil {
 		return n, err
 	}
@@ -185,12 +187,17 @@ func (b Bridge) free(h *netlink.Handle) error {
 	return nil
 }
 
-// plug makes the pair of interfaces, one end on the bridge, the other in ns from the start.
-func (b Bridge) plug(master int, ns *Netns, id string, mac net.HardwareAddr) *message {
+// hostEnd is the name of the host's end of a container's pair of interfaces.
+func (b Bridge) hostEnd(id string) string {
 	sum := fnv.New64a()
 	fmt.Fprintf(sum, "%s/%s", b.Name, id)
-	m := request("make interfaces", syscall.RTM_NEWLINK, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, linkHeader(0, syscall.IFF_UP))
-	m.text(syscall.IFLA_IFNAME, fmt.Sprintf("ve%012x", sum.Sum64()&(1<<48-1))).number(syscall.IFLA_MASTER, master)
+	return fmt.Sprintf("ve%012x", sum.Sum64()&(1<<48-1))
+}
+
+// plug makes the pair of interfaces, one end on the bridge, the other in ns from the start.
+func (b Bridge) plug(name string, master int, ns *Netns, mac net.HardwareAddr) *message {
+	m := request("make interfaces", syscall.RTM_NEWLINK, syscall.NLM_F_CREATE|syscall.NLM_F_EXCL, linkHeader(0, 0))
+	m.text(syscall.IFLA_IFNAME, name).number(syscall.IFLA_MASTER, master)
 	return m.nest(syscall.IFLA_LINKINFO, nil, func() {
 		m.attr(iflaInfoKind, []byte("veth")).nest(iflaInfoData, nil, func() {
 			m.nest(vethInfoPeer, linkHeader(0, 0), func() {
@@ -220,8 +227,12 @@ func (b Bridge) Free(id string, addr netip.Addr) error {
 	}
 	defer l.Close()
 	last, err := l.give(addr, id)
-	if err == nil && last {
+	switch {
+	case err != nil:
+	case last:
 		err = b.remove()
+	default:
+		err = b.forgetNeighbour(addr)
 	}
 	if err != nil {
 		return fmt.Errorf("free address %s of bridge %s: %w", addr, b.Name, err)
@@ -267,6 +278,23 @@ func (b Bridge) remove() error {
 		}
 	}
 	return dropTable(b.table())
+}
+
+// forgetNeighbour makes the host forget which hardware address an address has.
+func (b Bridge) forgetNeighbour(addr netip.Addr) error {
+	host, err := openRoute()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	l, err := host.link(b.Name)
+	if err == nil {
+		err = host.do(noNeighbour(l.index, addr))
+	}
+	if errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 func (b Bridge) table() string { return "snapd-ctr-" + b.Name }

@@ -202,6 +202,44 @@ func TestAttachReaches(t *testing.T) {
 	expect(t, "a far host", ask(t, a.ns, "tcp", "192.0.2.2:80"), "far to 192.0.2.1")
 }
 
+// TestNeighbours looks at what the host and the container are told of one another's hardware addresses: a container more is no
+// neighbour more that the kernel counts.
+func TestNeighbours(t *testing.T) {
+	b := testBridge(t, "10.201.0.0/24")
+	attach(t, b, "stays", nil, nil)
+	a := attach(t, b, "a", nil, nil)
+	known := func(of netip.Addr) (found []netlink.Neigh) {
+		l, err := netlink.LinkByName(b.Name)
+		must(t, err)
+		all, err := netlink.NeighList(l.Attrs().Index, netlink.FAMILY_V4)
+		must(t, err)
+		return slices.DeleteFunc(all, func(n netlink.Neigh) bool { return n.IP.String() != of.String() })
+	}
+	told := func(n []netlink.Neigh, of netip.Addr) bool {
+		const learned = 0x10 // NTF_EXT_LEARNED
+		return len(n) == 1 && n[0].Flags&learned != 0 && n[0].HardwareAddr.String() == macOf(of).String()
+	}
+	if n := known(a.Address); !told(n, a.Address) {
+		t.Errorf("the host's neighbour %s: %+v", a.Address, n)
+	}
+	must(t, sys.InNetns(a.ns.File(), func() error {
+		n, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		if !told(n, a.Gateway) {
+			t.Errorf("the container's neighbours: %+v, %v", n, err)
+		}
+		return err
+	}))
+	port, err := netlink.LinkByName(b.hostEnd("a"))
+	must(t, err)
+	if addrs, err := netlink.AddrList(port, netlink.FAMILY_V6); err != nil || len(addrs) > 0 || port.Attrs().Flags&net.FlagUp == 0 {
+		t.Errorf("the bridge's port has the addresses %v, %v; flags %v", addrs, err, port.Attrs().Flags)
+	}
+	must(t, b.Free("a", a.Address))
+	if n := known(a.Address); len(n) > 0 {
+		t.Errorf("neighbours that are gone: %+v", n)
+	}
+}
+
 // TestAliases clones, so to say, a container whose servers are bound to its address while it lives on.
 func TestAliases(t *testing.T) {
 	b := testBridge(t, "10.202.0.0/24")

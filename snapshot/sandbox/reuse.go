@@ -180,7 +180,14 @@ func (b Bridge) Readdress(ns *Netns, from, to string, was snapshot.Network, addr
 		return n, err
 	}
 	defer host.Close()
-	if err := host.do(forget(eth.peer, macOf(was.Address))); err != nil && !errors.Is(err, syscall.ENOENT) {
+	bridge, err := host.link(b.Name)
+	if err != nil {
+		return n, err
+	}
+	if err := host.do(neighbour(bridge.index, addr)); err != nil {
+		return n, err
+	}
+	if err := host.do(forget(eth.peer, macOf(was.Address)), noNeighbour(bridge.index, was.Address)); err != nil && !errors.Is(err, syscall.ENOENT) {
 		return n, err
 	}
 	return n, redirect(ns, addr, also)

@@ -181,6 +181,43 @@ func linkUp(index int) *message {
 	return request("bring interface up", syscall.RTM_NEWLINK, 0, linkHeader(index, syscall.IFF_UP))
 }
 
+// portUp brings an interface up that will be a port of a bridge and nothing else: without addresses of version 6, for which
+// the kernel would look for others that have the same, and join groups, on each port.
+func portUp(name string) *message {
+	m := request("bring interface up", syscall.RTM_NEWLINK, 0, linkHeader(0, syscall.IFF_UP)).text(syscall.IFLA_IFNAME, name)
+	return m.nest(iflaAFSpec, nil, func() {
+		m.nest(syscall.AF_INET6, nil, func() { m.attr(inet6AddrGenMode, []byte{addrGenNone}) })
+	})
+}
+
+const (
+	inet6AddrGenMode = 8 // IFLA_INET6_ADDR_GEN_MODE
+	addrGenNone      = 1
+)
+
+// neighbour tells which hardware address an address of the bridge's network has: that which follows from it. The kernel
+// need not ask then, and does not count what it was told among the neighbours of which it keeps so many, in all network
+// namespaces together (net.ipv4.neigh.default.gc_thresh3, 1024 mostly). It goes on listening to what the neighbour says.
+func neighbour(index int, addr netip.Addr) *message {
+	return neighbourMessage("neighbour", syscall.RTM_NEWNEIGH, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, index, addr).attr(ndaLladdr, macOf(addr))
+}
+
+// noNeighbour takes back what neighbour told.
+func noNeighbour(index int, addr netip.Addr) *message {
+	return neighbourMessage("forget neighbour", syscall.RTM_DELNEIGH, 0, index, addr)
+}
+
+func neighbourMessage(what string, kind, flags uint16, index int, addr netip.Addr) *message {
+	const reachable, learned = 2, 0x10 // NUD_REACHABLE, NTF_EXT_LEARNED
+	h := binary.NativeEndian.AppendUint32([]byte{syscall.AF_INET, 0, 0, 0}, uint32(index))
+	return request(what+" "+addr.String(), kind, flags, append(h, reachable, 0, learned, 0)).attr(ndaDst, addr.AsSlice())
+}
+
+const (
+	ndaDst    = 1
+	ndaLladdr = 2
+)
+
 // addressMessage is a message about an address of a link; addrFlags are a struct ifaddrmsg's.
 func addressMessage(what string, kind, flags uint16, index int, p netip.Prefix, addrFlags byte) *message {
 	family, scope := byte(syscall.AF_INET), byte(syscall.RT_SCOPE_UNIVERSE)
