@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/fault"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
 )
@@ -233,6 +234,12 @@ func (c *compiler) member(p *process, h home, end recipe.Addr) recipe.Addr {
 	c.process(r, p.Task)
 	r.Call("close what others have", recipe.CloseRange, recipe.Int(c.stage), recipe.Int(c.births()), recipe.Int(0))
 	r.Call("close what others have", recipe.CloseRange, recipe.Int(c.gateEnd()), recipe.Int(1<<32-1), recipe.Int(0))
+	if fault.Point("template.kill") != nil {
+		r.Call("failpoint", recipe.Kill, recipe.Int(p.pid()), recipe.Int(sigKill))
+	}
+	if fault.Point("template.fail") != nil {
+		r.Call("failpoint", recipe.Close, recipe.Int(-1))
+	}
 	c.complete(r, p, h)
 	return c.data.Put(processControl{
 		Clone: recipeRef{uint64(p.clone.Store()), uint64(p.clone.Len())}, Finish: recipeRef{uint64(p.finish.Store()), uint64(p.finish.Len())},

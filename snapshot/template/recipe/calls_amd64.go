@@ -31,6 +31,7 @@ const (
 	Listen           Call = 50
 	Socketpair       Call = 53
 	Setsockopt       Call = 54
+	Kill             Call = 62
 	Fcntl            Call = 72
 	Flock            Call = 73
 	Ftruncate        Call = 77
