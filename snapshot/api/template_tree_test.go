@@ -44,6 +44,41 @@ while True:
     os.wait()
 `
 
+// pool is a Python server with a pool of processes: semaphores in deleted files that all have mapped, pipes, threads.
+const pool = `
+import http.server, multiprocessing
+workers = multiprocessing.get_context("fork").Pool(3)
+queue, count = multiprocessing.Queue(), multiprocessing.Value("i", 0)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with count.get_lock():
+            count.value += 1
+        queue.put(sum(workers.map(abs, range(-9, 10))))
+        body = ("%d %d\n" % (count.value, queue.get())).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+http.server.HTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+`
+
+// cluster is a Node server that is several processes: they are executed, have many threads, and are handed connections.
+const cluster = `
+const cluster = require('cluster'), http = require('http');
+let count = 0;
+if (cluster.isPrimary) {
+  for (let i = 0; i < 2; i++)
+    cluster.fork().on('message', function () { this.send(++count); });
+} else {
+  http.createServer((request, response) => {
+    process.once('message', n => response.end(n + ' ' + process.pid));
+    process.send('count');
+  }).listen(8080);
+}
+`
+
 // preforked asks the server and checks how often it says that it has been asked.
 func preforked(_ context.Context, _ *api.Local, c *snapshot.Container, round int) error {
 	body, err := get(c, "/")
@@ -58,6 +93,8 @@ func preforked(_ context.Context, _ *api.Local, c *snapshot.Container, round int
 func TestTemplateTrees(t *testing.T) {
 	rootfs := testrootfs.Dir(t, testrootfs.FullName)
 	for _, p := range []program{programs[4], {"python-prefork", []string{"python3", "-c", prefork}, preforked},
+		{"python-pool", []string{"python3", "-c", pool}, preforked},
+		{"node-cluster", []string{"sh", "-c", "cat > /tmp/cluster.js << 'END'\n" + cluster + "END\nnode /tmp/cluster.js; true"}, preforked},
 		{"shell-with-children", []string{"sh", "/srv/children.sh", "/tmp/children", "0.5"}, children},
 		{"shell-and-server", []string{"sh", "-c", "redis-server /srv/redis.conf; true"}, redis}} {
 		t.Run(p.name, func(t *testing.T) {

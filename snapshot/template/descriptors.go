@@ -8,6 +8,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/remap-file-path"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
@@ -98,6 +99,10 @@ func (d *descriptors) read() bool {
 		if err != nil || f == nil {
 			d.c.refuse("descriptor %d: the images lack what it is: %v", fd, err)
 			return false
+		}
+		if mode, is := d.c.ghosts[id]; is { // the images have that with the mapping
+			f = proto.Clone(f).(*fdinfo.FileEntry)
+			f.Reg.Flags = &mode
 		}
 		d.files[id] = f
 	}

@@ -94,9 +94,7 @@ func compile(images *criu.Images, config *snapshot.Config, h host) (p *plan, rea
 		return nil, []string{err.Error()}, nil
 	}
 	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: (high + 63) &^ 63, tree: tree}
-	if len(tree) > 1 {
-		c.stageFiles()
-	}
+	c.stageFiles()
 	c.given, c.open = make(map[string]int), c.keep
 	for i, key := range config.Stdio {
 		if _, dup := c.given[key]; key != "" && !dup {
@@ -246,7 +244,7 @@ func (c *compiler) cloneRecipes(p *process, where home, commandAt, end recipe.Ad
 		r.Call("domain name", recipe.Setdomainname, recipe.At(d.String(name)), recipe.Int(len(name)))
 	}
 	r.Call("session", recipe.Setsid)
-	if len(c.tree) > 1 {
+	if c.staged != nil {
 		c.startTree(r, p, where, end)
 	} else {
 		c.descriptors(r, t)

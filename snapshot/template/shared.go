@@ -87,6 +87,12 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 		return // refused already
 	}
 	what := fmt.Sprintf("map %s at %x", f.GetReg().GetName(), v.GetStart())
+	flags := v.GetFlags()&^mapLocked | mapFixed
+	start, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
+	if c.remapped(uint32(v.GetShmid())) {
+		r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(c.stagedAt(uint32(v.GetShmid()))), recipe.Int(v.GetPgoff()))
+		return
+	}
 	mode := uint32(oCloexec)
 	if v.Fdflags != nil {
 		mode |= v.GetFdflags() & 3
@@ -96,8 +102,7 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 	fd := r.Data().Space(8)
 	r.Call(what, recipe.Openat2, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())), recipe.At(r.Data().Bytes(openHow(mode))),
 		recipe.Int(howSize)).Into(fd)
-	flags := v.GetFlags()&^mapLocked | mapFixed
-	r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
+	r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
 	r.Call(what, recipe.Close, recipe.Load(fd))
 }
 

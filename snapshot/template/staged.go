@@ -2,7 +2,9 @@ package template
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
@@ -16,22 +18,44 @@ import (
 // opens all that any process has open, once, at numbers above all theirs, and starts the others. Each then copies what it
 // has to its own numbers.
 
-// stageFiles numbers all open files of the container.
+// stageFiles numbers all open files of the container, and those that have no name and are mapped. One process without any of
+// these needs it not.
 func (c *compiler) stageFiles() {
+	c.ghosts = make(map[uint32]uint32)
+	for _, p := range c.tree {
+		for _, v := range p.Space.GetVmas() {
+			id, mode := uint32(v.GetShmid()), v.GetFdflags()&syscall.O_ACCMODE
+			if !c.ghostMapped(v) {
+				continue
+			}
+			if other, again := c.ghosts[id]; again && other != mode {
+				c.refuse("%s: mapping %x-%x: a deleted file that others have mapped with other rights", p, v.GetStart(), v.GetEnd())
+			}
+			c.ghosts[id] = mode
+		}
+	}
+	if len(c.tree) == 1 && len(c.ghosts) == 0 {
+		return // each can be opened at its own numbers
+	}
 	c.stage = c.high
 	first := c.tree[0]
 	c.staged = &criu.Task{Tree: first.Tree, IDs: first.IDs, Space: &mm.MmEntry{}}
 	seen := make(map[uint32]bool)
+	add := func(id uint32, kind fdinfo.FdTypes) {
+		if !seen[id] {
+			seen[id] = true
+			n := uint32(c.stage + len(c.staged.FDs))
+			c.staged.FDs = append(c.staged.FDs, &fdinfo.FdinfoEntry{Id: &id, Fd: &n, Flags: new(uint32(fdCloexec)), Type: &kind})
+		}
+	}
 	for _, p := range c.tree {
 		c.staged.Space.Vmas = append(c.staged.Space.Vmas, p.Space.GetVmas()...)
 		for _, e := range p.FDs {
-			if seen[e.GetId()] {
-				continue
-			}
-			seen[e.GetId()] = true
-			n := uint32(c.stage + len(c.staged.FDs))
-			c.staged.FDs = append(c.staged.FDs, &fdinfo.FdinfoEntry{Id: new(e.GetId()), Fd: &n, Flags: new(uint32(fdCloexec)), Type: e.Type})
+			add(e.GetId(), e.GetType())
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.ghosts)) {
+		add(id, fdinfo.FdTypes_REG)
 	}
 	c.high = (c.stage + len(c.staged.FDs) + 63) &^ 63
 }
@@ -39,8 +63,12 @@ func (c *compiler) stageFiles() {
 // startTree makes what the processes of a clone have in common, starts them, and makes the first one's own.
 func (c *compiler) startTree(r *recipe.Recipe, first *process, h home, end recipe.Addr) {
 	c.descriptors(r, c.staged)
-	c.barrier(r)
-	c.looseMemfds(r)
+	after := c.births()
+	if len(c.tree) > 1 {
+		c.barrier(r)
+		after = c.gateEnd() + 1
+	}
+	c.looseMemfds(r, after)
 	c.forks(r, first, h, end)
 	if c.shadows.end > c.shadows.start {
 		r.Call("unmap the memory of others", recipe.Munmap, recipe.Int(c.shadows.start), recipe.Int(c.shadows.end-c.shadows.start))
@@ -53,8 +81,10 @@ func (c *compiler) startTree(r *recipe.Recipe, first *process, h home, end recip
 		c.process(r, first.Task)
 	})
 	r.Call("close what others have", recipe.CloseRange, recipe.Int(c.stage), recipe.Int(c.high), recipe.Int(0))
-	r.Call("close what others have", recipe.CloseRange, recipe.Int(c.birthsEnd()), recipe.Int(c.gate()), recipe.Int(0))
-	r.Call("close what it was given", recipe.CloseRange, recipe.Int(c.gateEnd()+1), recipe.Int(1<<32-1), recipe.Int(0))
+	if len(c.tree) > 1 {
+		r.Call("close what others have", recipe.CloseRange, recipe.Int(c.birthsEnd()), recipe.Int(c.gate()), recipe.Int(0))
+	}
+	r.Call("close what it was given", recipe.CloseRange, recipe.Int(after), recipe.Int(1<<32-1), recipe.Int(0))
 }
 
 // takeDescriptors gives a process its descriptors: copies of the staged ones, at its own numbers.
@@ -140,8 +170,8 @@ func (c *compiler) setOwners(r *recipe.Recipe) {
 }
 
 // looseMemfds makes the memfds that are mapped and open nowhere, once for all processes: CRIU takes all shared memory without
-// a file for such. The pipes between the processes are there.
-func (c *compiler) looseMemfds(r *recipe.Recipe) {
+// a file for such. They get numbers from after on.
+func (c *compiler) looseMemfds(r *recipe.Recipe, after int) {
 	c.loose = make(map[uint64]recipe.Addr)
 	for _, v := range c.staged.Space.GetVmas() {
 		if v.GetStatus()&criu.VMAMemfd == 0 {
@@ -153,7 +183,7 @@ func (c *compiler) looseMemfds(r *recipe.Recipe) {
 		}
 		low := c.looseMemfd(r, v)
 		at := c.data.Space(8)
-		r.Call("move it aside", recipe.Fcntl, recipe.Load(low), recipe.Int(fDupfdCloexec), recipe.Int(c.gateEnd()+1)).Into(at)
+		r.Call("move it aside", recipe.Fcntl, recipe.Load(low), recipe.Int(fDupfdCloexec), recipe.Int(after)).Into(at)
 		r.Call("move it aside", recipe.Close, recipe.Load(low))
 		c.loose[inode] = at
 	}
