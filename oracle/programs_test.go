@@ -48,6 +48,9 @@ func TestPrograms(t *testing.T) {
 			}
 			all := []witness{rested(t, look(t, "the original", "", original, nil))}
 			all = append(all, clones(ctx, t, svc, all[0], nil)...)
+			if len(all) != 1+len(engines()) {
+				t.Error("an engine cannot clone it")
+			}
 			compareAll(t, all)
 			for _, w := range all {
 				if err := p.probe(w.container); err != nil {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // Mapping is one line of /proc/PID/maps.
@@ -44,4 +46,18 @@ func ReadMemory(pid int, at uint64, n int) ([]byte, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// MaxMappings returns how many mappings the host lets a process have.
+func MaxMappings() (uint64, error) {
+	const name = "/proc/sys/vm/max_map_count"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return n, nil
 }

@@ -157,7 +157,7 @@ func TestTemplateKeepsSnapshot(t *testing.T) {
 // TestTemplateRefused asks for templates that there cannot be.
 func TestTemplateRefused(t *testing.T) {
 	svc, in := open(t)
-	c, err := svc.Run(t.Context(), api.RunRequest{Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c", "sleep 1000 & touch /ready; wait"}})
+	c, err := svc.Run(t.Context(), api.RunRequest{Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c", "true & : > /ready; exec sleep 1000"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestTemplateRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = svc.BuildTemplate(t.Context(), "two")
-	refused(t, err, snapshot.KindUncloneable, "template build two", "2 processes")
+	refused(t, err, snapshot.KindUncloneable, "template build two", "is a zombie")
 	if hint := snapshot.HintOf(err); !strings.Contains(hint, "--engine criu two") || !strings.Contains(hint, "snapshots inspect two") {
 		t.Errorf("hint: %s", hint)
 	}

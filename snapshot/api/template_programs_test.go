@@ -70,7 +70,10 @@ func TestTemplateFallback(t *testing.T) {
 	for _, p := range []struct {
 		program
 		why string
-	}{{programs[4], " processes"}, {programs[6], " processes"}} {
+	}{
+		{program{"zombie", []string{"sh", "-c", "true & exec sleep 1000"}, zombies}, " is a zombie"},
+		{program{"session", []string{"sh", "-c", "setsid sh -c 'sleep 1000 & :'; exec sleep 1001"}, sessions}, " is in the session "},
+	} {
 		t.Run(p.name, func(t *testing.T) {
 			svc, _ := open(t)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -101,6 +104,24 @@ func TestTemplateFallback(t *testing.T) {
 			}
 		})
 	}
+}
+
+// zombies finds a child that has ended and is not waited for.
+func zombies(ctx context.Context, svc *api.Local, c *snapshot.Container, _ int) error {
+	out, err := execOutput(ctx, svc, c, "sh", "-c", "grep -l '^State:.*Z' /proc/[0-9]*/status")
+	if err == nil && len(strings.Fields(out)) != 1 {
+		err = fmt.Errorf("zombies: %q", out)
+	}
+	return err
+}
+
+// sessions finds a process in a session whose leader has ended.
+func sessions(ctx context.Context, svc *api.Local, c *snapshot.Container, _ int) error {
+	out, err := execOutput(ctx, svc, c, "sh", "-c", "for p in /proc/[0-9]*; do cut -d ' ' -f 2,4,6 $p/stat; done | grep sleep")
+	if err == nil && len(strings.Fields(out)) != 6 {
+		err = fmt.Errorf("processes: %q", out)
+	}
+	return err
 }
 
 // TestTemplateFilters has programs under seccomp filters that forbid what a clone has to do once the filter is there. The

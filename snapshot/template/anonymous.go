@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/signalfd"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/timerfd"
 
+	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
 )
 
@@ -122,30 +124,30 @@ func (d *descriptors) epoll(id uint32, e *eventpoll.EventpollFileEntry) {
 
 const epollAdd = 1
 
-// fillEpolls registers descriptors with epoll sets: under the numbers and with the events that they had.
+// fillEpolls fills the epoll sets of a process that is the only one.
 func (d *descriptors) fillEpolls() {
 	for _, id := range d.ids {
-		if d.byID[id][0].GetType() != fdinfo.FdTypes_EVENTPOLL {
-			continue
-		}
-		var seen []uint32
-		for _, e := range d.files[id].GetEpfd().GetTfd() {
-			n := e.GetTfd()
-			if !d.has(n) || slices.Contains(seen, n) {
-				d.refuse(id, "an epoll set with something that was registered as descriptor %d and has another number since", n)
-				continue
-			}
-			seen = append(seen, n)
-			event := struct {
-				Events uint32
-				Data   uint64
-			}{e.GetEvents(), e.GetData()}
-			d.call(id, "register", recipe.EpollCtl, recipe.Int(d.fd(id)), recipe.Int(epollAdd), recipe.Int(n), recipe.At(d.r.Data().Put(event)))
+		if d.byID[id][0].GetType() == fdinfo.FdTypes_EVENTPOLL {
+			d.c.fillEpoll(d.r, d.t, d.fd(id), d.files[id].GetEpfd())
 		}
 	}
 }
 
-// has says whether the process has a descriptor.
-func (d *descriptors) has(fd uint32) bool {
-	return slices.ContainsFunc(d.t.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetFd() == fd })
+// fillEpoll registers descriptors of a process with its epoll set: under the numbers and with the events that they had.
+func (c *compiler) fillEpoll(r *recipe.Recipe, t *criu.Task, fd int, set *eventpoll.EventpollFileEntry) {
+	var seen []uint32
+	for _, e := range set.GetTfd() {
+		n := e.GetTfd()
+		has := slices.ContainsFunc(t.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetFd() == n })
+		if !has || slices.Contains(seen, n) {
+			c.refuse("descriptor %d: an epoll set with something that was registered as descriptor %d and has another number since", fd, n)
+			continue
+		}
+		seen = append(seen, n)
+		event := struct {
+			Events uint32
+			Data   uint64
+		}{e.GetEvents(), e.GetData()}
+		r.Call(fmt.Sprintf("descriptor %d: register", fd), recipe.EpollCtl, recipe.Int(fd), recipe.Int(epollAdd), recipe.Int(n), recipe.At(r.Data().Put(event)))
+	}
 }

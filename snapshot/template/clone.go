@@ -45,7 +45,7 @@ func (t *Template) Fork(ctx context.Context, b Birth) (pid int, phases []snapsho
 		r, err = unpack[report](msg)
 	}
 	if err == nil && r.Step >= 0 {
-		err = fmt.Errorf("%s: %w", t.plan.what(int(r.Step)), syscall.Errno(-r.Error))
+		err = fmt.Errorf("%s: %w", t.plan.what(r), syscall.Errno(-r.Error))
 	}
 	if err != nil {
 		return 0, nil, errors.Join(fmt.Errorf("make the clone: %w", err), sys.KillAndReap(pid))
@@ -115,17 +115,26 @@ func offsetsFrom(then *timens.TimensEntry) (string, error) {
 }
 
 // what says what the call was made for that a clone failed at.
-func (p *plan) what(step int) string {
-	switch {
-	case step >= stepsFinish:
-		return p.finish.What(step - stepsFinish)
-	case step >= stepsThreads:
-		for _, r := range p.threads { // they differ little, and it is not known which it was
-			return r.What(step - stepsThreads)
-		}
-		return "a thread"
+func (p *plan) what(r report) string {
+	step := int(r.Step)
+	if r.Number >= uint64(len(p.tree)) {
+		return fmt.Sprintf("process %d of %d", r.Number, len(p.tree))
 	}
-	return p.clone.What(step)
+	in, what := p.tree[r.Number], ""
+	switch {
+	case step >= stepsLost:
+		return "one of its processes ended before it was complete"
+	case step >= stepsFinish:
+		what = in.finish.What(step - stepsFinish)
+	case step >= stepsThreads && len(in.threads) > 0: // they differ little, and it is not known which it was
+		what = in.threads[0].What(step - stepsThreads)
+	default:
+		what = in.clone.What(step)
+	}
+	if len(p.tree) > 1 {
+		what = fmt.Sprintf("%s: %s", in, what)
+	}
+	return what
 }
 
 // phases are the times of a clone.

@@ -35,11 +35,18 @@ type compiler struct {
 
 	host   host
 	clocks *timens.TimensEntry
-	// membarrier are the commands by which the process registered itself with membarrier(2), as a mask.
-	membarrier uint64
-	kept       []string         // files that every clone inherits from the template: see open
-	threadOps  []*recipe.Recipe // of every thread but the first
-	reasons    []string
+	kept   []string // files that every clone inherits from the template: see open
+
+	tree    []*process // all processes, parents before their children
+	shadows region     // where the template has the memory of all but the first
+	// Of a container with several processes, all that is open is opened by the first one, at numbers from stage on. staged
+	// has these as if they were a process's.
+	stage   int
+	staged  *criu.Task
+	owned   []ownedFile
+	ghosts  map[uint32]uint32      // deleted files that are mapped for all to see, by id: how they are opened for that
+	loose   map[uint64]recipe.Addr // memfds that are mapped and not open, by inode: where the number is kept
+	reasons []string
 }
 
 // refuse says that the engine cannot make something, which the reason names: "descriptor 7: an io_uring".

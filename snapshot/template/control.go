@@ -30,6 +30,13 @@ type control struct {
 	Ready, Go                    uint32
 	Failed, Error                uint64
 	Received                     uint64
+	Number, Others, Births, Gate uint64
+}
+
+// processControl is what a process of a clone, but for the first, has of its own in the control block.
+type processControl struct {
+	Clone, Finish                        recipeRef
+	Frame, Threads, Number, Report, Gate uint64
 }
 
 // hello is what the stub says first: the layout of XSAVE on this processor.
@@ -43,16 +50,19 @@ type load struct {
 	Home, Total, Code, Frames, Control, Stack uint64
 }
 
-// The steps of a report are numbers of calls: of the clone's own recipe, of those of its threads, of the last one.
+// The steps of a report are numbers of calls: of a process's own recipe, of those of its threads, of the last one. The last
+// step is that a process ended before it was complete.
 const (
 	stepsThreads = 0x10000
 	stepsFinish  = 0x20000
+	stepsLost    = 0x30000
 )
 
 // report is what a clone says of itself before its first instruction.
 type report struct {
 	Step, Error                                int64
 	Received, Forked, Made, Gathered, Finished uint64 // CLOCK_REALTIME, nanoseconds
+	Number                                     uint64 // of the process
 }
 
 // answer is what a template says after it was built, and after each fork.

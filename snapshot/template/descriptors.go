@@ -8,6 +8,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/remap-file-path"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
@@ -54,7 +55,9 @@ func (c *compiler) descriptors(r *recipe.Recipe, t *criu.Task) {
 	}
 	d.releasePorts()
 	d.finishUnix()
-	d.fillEpolls()
+	if c.staged == nil { // else each process fills its own
+		d.fillEpolls()
+	}
 	d.check()
 }
 
@@ -97,6 +100,10 @@ func (d *descriptors) read() bool {
 			d.c.refuse("descriptor %d: the images lack what it is: %v", fd, err)
 			return false
 		}
+		if mode, is := d.c.ghosts[id]; is { // the images have that with the mapping
+			f = proto.Clone(f).(*fdinfo.FileEntry)
+			f.Reg.Flags = &mode
+		}
 		d.files[id] = f
 	}
 	d.table = newTable(d.c.high)
@@ -117,39 +124,6 @@ func (d *descriptors) read() bool {
 	if locked, err := d.c.images.Has("filelocks.img"); locked || err != nil {
 		d.c.refuse("a lock on a file") // which descriptor has it is not recorded for every kind of lock
 	}
-	return d.own()
-}
-
-// own refuses what the process has in common with another one.
-func (d *descriptors) own() bool {
-	tasks, err := d.c.images.Tasks()
-	if err != nil {
-		d.c.refuse("descriptors: %v", err)
-		return false
-	}
-	pipes := make(map[uint32]int)
-	for id, f := range d.files {
-		if p := f.GetPipe(); p != nil && d.given(f) < 0 {
-			pipes[p.GetPipeId()] = d.fd(id)
-		}
-	}
-	for _, t := range tasks {
-		if t.Tree.GetPid() == d.t.Tree.GetPid() {
-			continue
-		}
-		for _, e := range t.FDs {
-			f, err := d.c.images.File(e.GetId())
-			if err != nil {
-				return false
-			}
-			switch fd, both := pipes[f.GetPipe().GetPipeId()]; {
-			case d.files[e.GetId()] != nil && d.given(f) < 0:
-				d.c.refuse("descriptor %d: shared with process %d", d.fd(e.GetId()), t.Tree.GetPid())
-			case f.GetPipe() != nil && both:
-				d.c.refuse("descriptor %d: a pipe to process %d", fd, t.Tree.GetPid())
-			}
-		}
-	}
 	return true
 }
 
@@ -162,7 +136,18 @@ func (d *descriptors) fd(id uint32) int {
 }
 
 func (d *descriptors) refuse(id uint32, format string, args ...any) {
-	d.c.refuse("descriptor %d: %s", d.fd(id), fmt.Sprintf(format, args...))
+	d.c.refuse("%s: %s", d.name(id), fmt.Sprintf(format, args...))
+}
+
+// name is how an open file is called where people read it: by the number, and the process, that has it.
+func (d *descriptors) name(id uint32) string {
+	if d.c.staged != nil {
+		if p := d.c.holder(id); p != nil {
+			i := slices.IndexFunc(p.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetId() == id })
+			return fmt.Sprintf("%s: descriptor %d", p, p.FDs[i].GetFd())
+		}
+	}
+	return fmt.Sprintf("descriptor %d", d.fd(id))
 }
 
 // open makes an open file and its descriptors, or the group that it can only be made with.
@@ -224,7 +209,9 @@ func (d *descriptors) given(f *fdinfo.FileEntry) int {
 
 // owner makes a file send its signal, if it has been told which. To whom it would send it must not be set.
 func (d *descriptors) owner(id uint32, h recipe.Arg, o *fown.FownEntry) {
-	if o.GetPid() != 0 {
+	if o.GetPid() != 0 && d.c.staged != nil {
+		d.c.owned = append(d.c.owned, ownedFile{d.name(id), d.fd(id), o}) // once the processes are there
+	} else if o.GetPid() != 0 {
 		d.refuse(id, "sends a signal to process %d when it is ready (F_SETOWN)", o.GetPid())
 	}
 	if o.GetSignum() != 0 {

@@ -87,7 +87,7 @@ func TestNamespacesOfTheHost(t *testing.T) {
 		must(t, err)
 		c := &compiler{images: images, config: &snapshot.Config{}}
 		change(tasks[0])
-		c.checkProcess(tasks[0])
+		c.checkFirst(tasks[0])
 		if got := strings.Join(c.reasons, "; "); name == "" && got != "" || !strings.Contains(got, name) {
 			t.Errorf("%q: %q", name, got)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -35,7 +36,7 @@ func (c *compiler) checkMappings(t *criu.Task) {
 		case s&criu.VMAMemfd != 0 && s&criu.VMAFilePrivate != 0:
 			c.refuse("%s: a private mapping of a memfd", at)
 		case s&(criu.VMAFilePrivate|criu.VMAFileShared) != 0 && s&criu.VMAMemfd == 0:
-			c.mappedFile(at, uint32(v.GetShmid()))
+			c.mappedFile(at, v)
 		}
 	}
 }
@@ -60,22 +61,32 @@ func impossible(v *vma.VmaEntry) string {
 	return ""
 }
 
-// mappedFile returns the path of a file that is mapped. It must be on the root file system: that is all that the template
-// has of the container's files.
-func (c *compiler) mappedFile(at string, id uint32) string {
-	f, err := c.images.File(id)
+// mappedFile checks a file that is mapped. If that is a private mapping the file must be on the root file system: that is all
+// that the template has of the container's files. Shared mappings are made in each clone.
+func (c *compiler) mappedFile(at string, v *vma.VmaEntry) {
+	f, err := c.images.File(uint32(v.GetShmid()))
 	if err != nil || f.GetReg() == nil {
 		c.refuse("%s: its file is not in the images", at)
-		return ""
+		return
 	}
 	name := f.GetReg().GetName()
-	if c.remapped(id) {
+	shared := v.GetStatus()&criu.VMAFileShared != 0
+	if c.remapped(uint32(v.GetShmid())) && !(shared && c.ghostMapped(v)) {
 		c.refuse("%s: the file %s was deleted", at, name)
 	}
-	if m := mountOf(c.config.Mounts, name); m != "/" {
+	if m := mountOf(c.config.Mounts, name); m != "/" && !shared {
 		c.refuse("%s: the file %s is on the mount %s", at, name, m)
 	}
-	return name
+}
+
+// ghostMapped says whether v is a shared mapping of a file that has been deleted, which a clone can make again.
+func (c *compiler) ghostMapped(v *vma.VmaEntry) bool {
+	if v.GetStatus()&criu.VMAFileShared == 0 || v.GetStatus()&criu.VMAMemfd != 0 {
+		return false
+	}
+	remaps, err := c.images.Remaps()
+	remap := remaps[uint32(v.GetShmid())]
+	return err == nil && remap.GetRemapType() == remap_file_path.RemapType_GHOST && remap != nil
 }
 
 // mountOf returns the path of the mount that a file of the container is on.

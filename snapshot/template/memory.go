@@ -15,6 +15,7 @@ import (
 
 // mmap, mprotect and madvise, as in the kernel's headers.
 const (
+	protRead     = 1
 	protWrite    = 2
 	mapType      = 0xf
 	mapShared    = 1
@@ -63,34 +64,42 @@ type surroundings struct {
 
 type region struct{ start, end uint64 }
 
-// memory adds to r the calls that give the template the private memory of a process: a stub that has moved to h.
-func (c *compiler) memory(r *recipe.Recipe, t *criu.Task, h home, s surroundings) {
+// memory adds to r the calls that give the template the private memory of all processes: a stub that has moved to h.
+func (c *compiler) memory(r *recipe.Recipe, h home, s surroundings) {
 	c.leaveOldPlace(r, h, s)
-	vmas := t.Space.GetVmas()
-	stored := storedIn(vmas, t.Pages)
-	pages := c.openPages(r, stored, s)
-	files := c.openMapped(r, t, s, len(pages))
+	pages := c.openPages(r, s)
+	files := c.openMapped(r, s, len(pages))
+	for _, p := range c.tree {
+		c.about(p, func() { c.fill(r, p, pages, files) })
+	}
+	first := c.tree[0]
+	c.moveVdso(r, first.Task, s)
+	c.describeSpace(r, first.Task, files[first.Space.GetExeFileId()])
+}
+
+// fill makes the private memory of one process.
+func (c *compiler) fill(r *recipe.Recipe, p *process, pages map[string]int, files map[uint32]int) {
+	vmas := p.Space.GetVmas()
+	stored := storedIn(vmas, p.Pages)
 	for i, v := range vmas {
 		if private(v) {
-			c.mapPrivate(r, v, files[uint32(v.GetShmid())], len(stored[i]) > 0)
+			c.mapPrivate(r, v, p.shadow.at(v.GetStart()), files[uint32(v.GetShmid())], len(stored[i]) > 0)
 		}
 	}
-	c.collapse(r, t)
-	for _, p := range slices.Concat(stored...) {
-		r.Call(fmt.Sprintf("read memory %x-%x", p.Start, p.End), recipe.Pread, recipe.Int(pages[p.File]), recipe.Int(p.Start),
-			recipe.Int(p.End-p.Start), recipe.Int(p.Offset)).Want(int(p.End - p.Start))
+	c.collapse(r, p)
+	for _, run := range slices.Concat(stored...) {
+		r.Call(fmt.Sprintf("read memory %x-%x", run.Start, run.End), recipe.Pread, recipe.Int(pages[run.File]), recipe.Int(p.shadow.at(run.Start)),
+			recipe.Int(run.End-run.Start), recipe.Int(run.Offset)).Want(int(run.End - run.Start))
 	}
 	for i, v := range vmas {
 		if private(v) {
-			c.protect(r, v, len(stored[i]) > 0)
+			c.protect(r, v, p.shadow.at(v.GetStart()), len(stored[i]) > 0)
 		}
 		if v.GetStatus()&criu.VMAGuard != 0 {
-			r.Call(fmt.Sprintf("guard %x-%x", v.GetStart(), v.GetEnd()), recipe.Madvise, recipe.Int(v.GetStart()),
+			r.Call(fmt.Sprintf("guard %x-%x", v.GetStart(), v.GetEnd()), recipe.Madvise, recipe.Int(p.shadow.at(v.GetStart())),
 				recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(madvGuardInstall))
 		}
 	}
-	c.moveVdso(r, t, s)
-	c.describeSpace(r, t, files[t.Space.GetExeFileId()])
 }
 
 // leaveOldPlace unmaps everything but the stub's home and the vdso, which is parked beyond it.
@@ -109,13 +118,15 @@ func (c *compiler) leaveOldPlace(r *recipe.Recipe, h home, s surroundings) {
 }
 
 // openPages opens the files with the stored pages, and returns their descriptors.
-func (c *compiler) openPages(r *recipe.Recipe, stored [][]criu.PageRun, s surroundings) map[string]int {
+func (c *compiler) openPages(r *recipe.Recipe, s surroundings) map[string]int {
 	pages := make(map[string]int)
-	for _, p := range slices.Concat(stored...) {
-		if _, ok := pages[p.File]; !ok {
-			n := len(pages)
-			c.openFile(r, path.Join(s.images, p.File), n)
-			pages[p.File] = n
+	for _, p := range c.tree {
+		for _, run := range slices.Concat(storedIn(p.Space.GetVmas(), p.Pages)...) {
+			if _, ok := pages[run.File]; !ok {
+				n := len(pages)
+				c.openFile(r, path.Join(s.images, run.File), n)
+				pages[run.File] = n
+			}
 		}
 	}
 	return pages
@@ -137,7 +148,7 @@ func (c *compiler) openFile(r *recipe.Recipe, name string, want int) {
 
 // openMapped opens the files that are mapped, with the snapshot's root for its own meanwhile, and returns their
 // descriptors by file id. first is the lowest free descriptor.
-func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, first int) map[uint32]int {
+func (c *compiler) openMapped(r *recipe.Recipe, s surroundings, first int) map[uint32]int {
 	c.openFile(r, "/", first)
 	r.Call("no devices in "+s.rootfs, recipe.Mount, recipe.Int(0), recipe.At(r.Data().String(s.rootfs)), recipe.Int(0),
 		recipe.Int(msRemount|msBind|msNodev|msReadonly), recipe.Int(0))
@@ -158,12 +169,20 @@ func (c *compiler) openMapped(r *recipe.Recipe, t *criu.Task, s surroundings, fi
 			recipe.Int(oRdonly|oCloexec|oNonblock), recipe.Int(0)).Want(n)
 		files[id] = n
 	}
-	for _, v := range t.Space.GetVmas() {
-		if private(v) && v.GetStatus()&criu.VMAFilePrivate != 0 {
-			open(uint32(v.GetShmid()))
+	for _, p := range c.tree {
+		for _, v := range p.Space.GetVmas() {
+			if private(v) && v.GetStatus()&criu.VMAFilePrivate != 0 {
+				open(uint32(v.GetShmid()))
+			}
 		}
 	}
-	open(t.Space.GetExeFileId())
+	open(c.tree[0].Space.GetExeFileId())
+	for i, name := range c.kept {
+		if id, is := exeOf(name); is {
+			open(id)
+			r.Call("keep a program", recipe.Dup3, recipe.Int(files[id]), recipe.Int(c.high+keptAt+i), recipe.Int(oCloexec))
+		}
+	}
 	r.Call("leave "+s.rootfs, recipe.Fchdir, recipe.Int(first))
 	r.Call("leave "+s.rootfs, recipe.Chroot, recipe.At(r.Data().String(".")))
 	return files
@@ -185,7 +204,7 @@ func storedIn(vmas []*vma.VmaEntry, runs []criu.PageRun) [][]criu.PageRun {
 	return stored
 }
 
-func (c *compiler) mapPrivate(r *recipe.Recipe, v *vma.VmaEntry, file int, filled bool) {
+func (c *compiler) mapPrivate(r *recipe.Recipe, v *vma.VmaEntry, at uint64, file int, filled bool) {
 	prot, flags, fd := v.GetProt(), v.GetFlags()&^mapLocked, -1
 	if filled {
 		prot |= protWrite
@@ -195,45 +214,45 @@ func (c *compiler) mapPrivate(r *recipe.Recipe, v *vma.VmaEntry, file int, fille
 	} else {
 		flags |= mapAnonymous
 	}
-	r.Call(fmt.Sprintf("map %x-%x", v.GetStart(), v.GetEnd()), recipe.Mmap, recipe.Int(v.GetStart()),
+	r.Call(fmt.Sprintf("map %x-%x", v.GetStart(), v.GetEnd()), recipe.Mmap, recipe.Int(at),
 		recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(prot), recipe.Int(flags|mapFixed|mapNoReplace), recipe.Int(fd), recipe.Int(v.GetPgoff()))
 }
 
 // protect gives a mapping that is filled its final protection, and advises what was advised.
-func (c *compiler) protect(r *recipe.Recipe, v *vma.VmaEntry, filled bool) {
+func (c *compiler) protect(r *recipe.Recipe, v *vma.VmaEntry, at uint64, filled bool) {
 	what := fmt.Sprintf(" %x-%x", v.GetStart(), v.GetEnd())
 	if filled && v.GetProt()&protWrite == 0 {
-		r.Call("protect"+what, recipe.Mprotect, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()))
+		r.Call("protect"+what, recipe.Mprotect, recipe.Int(at), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()))
 	}
 	for _, a := range advice {
 		if v.GetMadv()>>a&1 == 1 {
-			r.Call("advise"+what, recipe.Madvise, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(a))
+			r.Call("advise"+what, recipe.Madvise, recipe.Int(at), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(a))
 		}
 	}
 }
 
 // collapse has the kernel take huge pages for what is about to be filled: a fork copies one entry for each, in place of
 // 512. It is done while they are nearly empty, and where it cannot be done nothing but time is lost.
-func (c *compiler) collapse(r *recipe.Recipe, t *criu.Task) {
-	if t.Space.GetThpDisabled() {
+func (c *compiler) collapse(r *recipe.Recipe, owner *process) {
+	if owner.Space.GetThpDisabled() {
 		return
 	}
 	full := make(map[uint64]uint64) // start of a stretch -> pages stored in it
-	for _, p := range t.Pages {
+	for _, p := range owner.Pages {
 		for at := p.Start; at < p.End; {
 			next := min(p.End, (at/hugePage+1)*hugePage)
 			full[at/hugePage*hugePage] += (next - at) / pageSize
 			at = next
 		}
 	}
-	for _, v := range t.Space.GetVmas() {
+	for _, v := range owner.Space.GetVmas() {
 		if !private(v) || v.GetStatus()&criu.VMAAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
 			continue
 		}
 		var group region
 		flush := func() {
 			if group.end > group.start {
-				r.Call("collapse", recipe.Madvise, recipe.Int(group.start), recipe.Int(group.end-group.start), recipe.Int(madvCollapse)).Try()
+				r.Call("collapse", recipe.Madvise, recipe.Int(owner.shadow.at(group.start)), recipe.Int(group.end-group.start), recipe.Int(madvCollapse)).Try()
 			}
 			group = region{}
 		}
@@ -242,7 +261,7 @@ func (c *compiler) collapse(r *recipe.Recipe, t *criu.Task) {
 				flush()
 				continue
 			}
-			r.Call("touch", recipe.Madvise, recipe.Int(at), recipe.Int(pageSize), recipe.Int(madvPopulateWrite)).Try()
+			r.Call("touch", recipe.Madvise, recipe.Int(owner.shadow.at(at)), recipe.Int(pageSize), recipe.Int(madvPopulateWrite)).Try()
 			if group.end != at {
 				flush()
 				group.start = at
@@ -293,7 +312,9 @@ func (c *compiler) moveVdso(r *recipe.Recipe, t *criu.Task, s surroundings) {
 		return
 	}
 	parked := uint64(home{}.park(s.end))
-	c.compareVdso(t, to)
+	for _, p := range c.tree {
+		c.about(p, func() { c.compareVdso(p.Task, to.end-to.start) })
+	}
 	for _, v := range s.vdso {
 		r.Call("move the vdso", recipe.Mremap, recipe.Int(parked+v.start-from.start), recipe.Int(v.end-v.start), recipe.Int(v.end-v.start),
 			recipe.Int(mremapMayMove|mremapFixed), recipe.Int(to.start+v.start-from.start))
@@ -302,7 +323,12 @@ func (c *compiler) moveVdso(r *recipe.Recipe, t *criu.Task, s surroundings) {
 
 // compareVdso refuses a snapshot whose vdso is not this kernel's: the process has the addresses of its functions. The code
 // is at the end, and stored; the data before it is not.
-func (c *compiler) compareVdso(t *criu.Task, vdso region) {
+func (c *compiler) compareVdso(t *criu.Task, size uint64) {
+	vdso, err := vdsoOf(t.Space.GetVmas())
+	if err != nil || vdso.end-vdso.start != size {
+		c.refuse("it has no vdso, or another one than the first process: %v", err)
+		return
+	}
 	code := uint64(len(c.host.vdsoCode))
 	var compared uint64
 	for _, p := range t.Pages {

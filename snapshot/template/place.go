@@ -10,7 +10,7 @@ import (
 
 // call adds a call that is made for a descriptor of an open file.
 func (d *descriptors) call(id uint32, what string, call recipe.Call, args ...recipe.Arg) *recipe.Op {
-	return d.r.Call(fmt.Sprintf("descriptor %d: %s", d.fd(id), what), call, args...)
+	return d.r.Call(fmt.Sprintf("%s: %s", d.name(id), what), call, args...)
 }
 
 // cloexec is O_CLOEXEC if the first descriptor of an open file has it.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/timens"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
@@ -20,9 +21,9 @@ type plan struct {
 	high   int
 	ahead  []int // mounts that are on the root before a clone has it
 
-	clocks                       *timens.TimensEntry // nil: those of the host
-	build, before, clone, finish *recipe.Recipe
-	threads                      []*recipe.Recipe
+	clocks        *timens.TimensEntry // nil: those of the host
+	build, before *recipe.Recipe
+	tree          []*process
 }
 
 // A clone is given descriptors in this order; after them come its cgroups and its mounts.
@@ -55,6 +56,7 @@ type host struct {
 	rootfs     string
 	root       string
 	nofile     uint64 // how many descriptors a process may have at most; 0: not known
+	mappings   uint64 // how many mappings a process may have; 0: not known
 }
 
 // Refusals returns why the engine cannot clone a snapshot: what it has no recipe for. It is empty where it can, on a host
@@ -74,30 +76,32 @@ func compile(images *criu.Images, config *snapshot.Config, h host) (p *plan, rea
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(tasks) != 1 {
-		return nil, []string{fmt.Sprintf("%d processes", len(tasks))}, nil
+	tree, why := family(tasks)
+	if why != "" {
+		return nil, []string{why}, nil
 	}
-	t := tasks[0]
-	if t.Space == nil {
-		return nil, []string{"the process is a zombie"}, nil
+	var vmas []*vma.VmaEntry
+	threads, high := 0, 0
+	for _, t := range tree {
+		vmas = append(vmas, t.Space.GetVmas()...)
+		threads = max(threads, len(t.Threads))
+		for _, d := range t.FDs {
+			high = max(high, int(d.GetFd())+1)
+		}
 	}
-	where, err := findHome(t.Space.GetVmas(), len(t.Threads), h.xsave)
+	where, err := findHome(vmas, threads, h.xsave)
 	if err != nil {
 		return nil, []string{err.Error()}, nil
 	}
-	high := 0
-	for _, d := range t.FDs {
-		high = max(high, int(d.GetFd())+1)
-	}
-	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: (high + 63) &^ 63}
+	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: (high + 63) &^ 63, tree: tree}
+	c.stageFiles()
 	c.given, c.open = make(map[string]int), c.keep
 	for i, key := range config.Stdio {
 		if _, dup := c.given[key]; key != "" && !dup {
 			c.given[key] = c.givenFD(givenStdin + i)
 		}
 	}
-	p, err = c.compile(t, where)
-	return p, c.reasons, err
+	return c.compile(where), c.reasons, nil
 }
 
 // givenFD is the number that the descriptor which a clone was given at an index has in its recipe.
@@ -113,40 +117,50 @@ func (c *compiler) keep(image string) int {
 	return c.high + keptAt + i
 }
 
-func (c *compiler) compile(t *criu.Task, where home) (*plan, error) {
-	d := c.data
+func (c *compiler) compile(where home) *plan {
+	d, first := c.data, c.tree[0]
+	s := surroundings{images: c.host.images, rootfs: c.host.rootfs, root: c.host.root, vdso: c.host.vdso, end: where.scratch + 64<<20}
 	controlAt := d.Space(len(pack(control{})))
 	commandAt := d.Space(commandLen)
 	stack := d.Space(stackRoom) + stackRoom
-	c.checkProcess(t)
-	c.checkMappings(t)
-	clone, finish := c.cloneRecipes(t, where, commandAt)
+	c.checkFirst(first.Task)
+	for _, p := range c.tree {
+		c.about(p, func() {
+			c.checkProcess(p.Task)
+			c.checkMappings(p.Task)
+		})
+	}
+	if c.checkTree(); len(c.reasons) > 0 && len(c.tree) > 1 {
+		return nil // what follows takes for granted that it can be done
+	}
+	c.placeShadows(where, s.end)
+	c.cloneRecipes(first, where, commandAt, s.end)
 	before := c.beforeRecipe(commandAt)
 	// What build adds to the data must not move the end that it has been told of.
 	build := d.New()
-	s := surroundings{images: c.host.images, rootfs: c.host.rootfs, root: c.host.root, vdso: c.host.vdso, end: where.scratch + 64<<20}
-	c.buildRecipe(build, t, where, s)
+	c.buildRecipe(build, where, s)
 	refs := [4]recipeRef{}
-	for i, r := range []*recipe.Recipe{build, before, clone, finish} {
+	for i, r := range []*recipe.Recipe{build, before, first.clone, first.finish} {
 		refs[i] = recipeRef{Ops: uint64(r.Store()), N: uint64(r.Len())}
 	}
-	frames, err := c.frames(t, where)
+	frames, err := c.frames(first.Task, where, where.frames)
 	if err != nil {
 		c.refuse("%v", err)
-		return nil, nil
+		return nil
 	}
 	length := roundUp(len(d.Memory()))
 	if where.scratch+recipe.Addr(length) > s.end {
 		c.refuse("its recipes need %d bytes", length)
-		return nil, nil
+		return nil
 	}
 	ctl := control{
 		Build: refs[0], Before: refs[1], Clone: refs[2], Finish: refs[3],
-		Fork:    cloneArgs{Flags: c.forkFlags(t)},
+		Fork:    cloneArgs{Flags: c.forkFlags(first.Task)},
 		Frame:   uint64(where.at + codeRoom),
 		Scratch: uint64(where.scratch), ScratchLen: uint64(length),
 		Socket: uint64(c.high), Report: uint64(c.givenFD(givenReport)), High: uint64(c.high),
-		Threads: uint64(len(t.Threads) - 1),
+		Threads: uint64(len(first.Threads) - 1),
+		Others:  uint64(len(c.tree) - 1), Births: uint64(c.births()), Gate: uint64(c.gateEnd()),
 		Command: uint64(commandAt), CommandLen: commandLen,
 	}
 	copy(d.Memory(), pack(ctl))
@@ -154,8 +168,8 @@ func (c *compiler) compile(t *criu.Task, where home) (*plan, error) {
 		load: load{Home: uint64(where.at), Total: uint64(codeRoom + where.frames + length), Code: codeRoom, Frames: uint64(where.frames),
 			Control: uint64(controlAt), Stack: uint64(stack) &^ 15},
 		memory: append(frames, d.Memory()...), high: c.high, ahead: c.ahead,
-		clocks: c.clocks, build: build, before: before, clone: clone, finish: finish, threads: c.threadOps,
-	}, nil
+		clocks: c.clocks, build: build, before: before, tree: c.tree,
+	}
 }
 
 // forkFlags says which namespaces a clone gets of its own at birth. It joins its network namespace later.
@@ -171,9 +185,9 @@ func (c *compiler) forkFlags(t *criu.Task) uint64 {
 	return flags
 }
 
-// frames returns the signal frames of all threads as they lie after the code.
-func (c *compiler) frames(t *criu.Task, where home) ([]byte, error) {
-	b := make([]byte, 0, where.frames)
+// frames returns the signal frames of a process's threads as they lie after the code, and zeros up to a size.
+func (c *compiler) frames(t *criu.Task, where home, size int) ([]byte, error) {
+	b := make([]byte, 0, size)
 	for i, core := range t.Threads {
 		at := uint64(where.at) + codeRoom + uint64(i*c.host.xsave.stride())
 		f, err := sigframe(core, c.host.xsave, at)
@@ -182,7 +196,7 @@ func (c *compiler) frames(t *criu.Task, where home) ([]byte, error) {
 		}
 		b = append(b, f...)
 	}
-	return append(b, make([]byte, where.frames-len(b))...), nil
+	return append(b, make([]byte, size-len(b))...), nil
 }
 
 // beforeRecipe is run in the template for each clone: the clocks of its time namespace go on from the capture.
@@ -203,9 +217,10 @@ func (c *compiler) beforeRecipe(commandAt recipe.Addr) *recipe.Recipe {
 // offsetsFile is kept open in the template, next to files of the images.
 const offsetsFile = "/proc/self/timens_offsets"
 
-// cloneRecipes returns what a clone's first thread does before and after all threads are complete.
-func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr) (clone, finish *recipe.Recipe) {
-	d := c.data
+// cloneRecipes writes what a clone's first thread does before and after all threads are complete. Where there are other
+// processes, it makes what they have in common and starts those below it in between.
+func (c *compiler) cloneRecipes(p *process, where home, commandAt, end recipe.Addr) {
+	d, t := c.data, p.Task
 	r := d.New()
 	c.layMounts()
 	mounts := givenCgroups + c.host.cgroups
@@ -228,20 +243,30 @@ func (c *compiler) cloneRecipes(t *criu.Task, where home, commandAt recipe.Addr)
 	if name, err := c.images.Domainname(); err == nil && name != "" && name != "(none)" {
 		r.Call("domain name", recipe.Setdomainname, recipe.At(d.String(name)), recipe.Int(len(name)))
 	}
-	c.descriptors(r, t)
-	c.ownMemory(r, t)
-	c.process(r, t)
-	r.Call("close the socket", recipe.Close, recipe.Int(c.high))
-	r.Call("close what it was given", recipe.CloseRange, recipe.Int(c.high+2), recipe.Int(1<<32-1), recipe.Int(0))
-	c.threads(r, t, where.at+codeRoom, c.host.xsave.stride())
-	c.leader(r, t)
-	finish = d.New()
-	c.timers(finish, t.Core.GetTc().GetTimers())
-	c.filters(finish, t)
-	c.dropPrivileges(finish, t.Core.GetThreadCore())
-	c.dumpable(finish, t) // which a change of credentials has cleared
-	c.checkFilters(finish, t, where)
-	return r, finish
+	r.Call("session", recipe.Setsid)
+	if c.staged != nil {
+		c.startTree(r, p, where, end)
+	} else {
+		c.descriptors(r, t)
+		c.ownMemory(r, t)
+		c.process(r, t)
+		r.Call("close the socket", recipe.Close, recipe.Int(c.high))
+		r.Call("close what it was given", recipe.CloseRange, recipe.Int(c.high+2), recipe.Int(1<<32-1), recipe.Int(0))
+	}
+	c.about(p, func() { c.complete(r, p, where) })
+}
+
+// complete ends a process's recipe with its threads, and writes the one that it runs when they are complete.
+func (c *compiler) complete(r *recipe.Recipe, p *process, where home) {
+	c.threads(r, p, where.at+codeRoom, c.host.xsave.stride())
+	c.leader(r, p.Task)
+	finish := c.data.New()
+	c.timers(finish, p.Core.GetTc().GetTimers())
+	c.filters(finish, p.Task)
+	c.dropPrivileges(finish, p.Core.GetThreadCore())
+	c.dumpable(finish, p.Task) // which a change of credentials has cleared
+	c.checkFilters(finish, p, where)
+	p.clone, p.finish = r, finish
 }
 
 // Flags of mount and umount2, as in the kernel's headers.
@@ -254,7 +279,7 @@ const (
 )
 
 // buildRecipe makes the template.
-func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s surroundings) {
+func (c *compiler) buildRecipe(r *recipe.Recipe, where home, s surroundings) {
 	d := r.Data()
 	const firstSocket, limitNofile = 3, 7
 	if h := c.host.nofile; h > 0 {
@@ -268,6 +293,9 @@ func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s sur
 	r.Call("close descriptors", recipe.CloseRange, recipe.Int(c.high+1), recipe.Int(1<<32-1), recipe.Int(0))
 	for i, name := range c.kept {
 		mode := oRdonly
+		if _, is := exeOf(name); is {
+			continue // see openMapped
+		}
 		if name == offsetsFile {
 			mode = oWronly
 		} else {
@@ -277,11 +305,11 @@ func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s sur
 		r.Call("keep "+name, recipe.Dup3, recipe.Int(0), recipe.Int(c.high+keptAt+i), recipe.Int(oCloexec))
 		r.Call("keep "+name, recipe.Close, recipe.Int(0))
 	}
-	c.inherited(r, t)
+	c.inherited(r, c.tree[0])
 	r.Call("mount namespace", recipe.Unshare, recipe.Int(cloneNewns))
 	none := recipe.At(d.String("none"))
 	r.Call("private mounts", recipe.Mount, none, recipe.At(d.String("/")), recipe.Int(0), recipe.Int(msPrivate|msRecursive), recipe.Int(0))
-	c.memory(r, t, where, s)
+	c.memory(r, where, s)
 	at := recipe.At(d.String(s.root))
 	r.Call("mount the template's root", recipe.Mount, none, at, recipe.At(d.String("tmpfs")), recipe.Int(0), recipe.At(d.String("size=64k,mode=700")))
 	r.Call("enter it", recipe.Chdir, at)
@@ -293,7 +321,7 @@ func (c *compiler) buildRecipe(r *recipe.Recipe, t *criu.Task, where home, s sur
 	r.Call("change directory", recipe.Chdir, recipe.At(d.String("/")))
 	r.Call("name", recipe.Prctl, recipe.Int(prSetName), recipe.At(d.String("snapd-template")), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	r.Call("close files", recipe.CloseRange, recipe.Int(0), recipe.Int(c.high-1), recipe.Int(0))
-	c.dumpable(r, t)
+	c.dumpable(r, c.tree[0].Task)
 }
 
 // dumpable says whether others may look into the process.

@@ -7,6 +7,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-sa"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/siginfo"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
@@ -31,6 +32,7 @@ const (
 	capVersion3         = 0x20080522
 	lastCapability      = 40
 	sigKill, sigStop    = 9, 19
+	lastSignal          = 64
 	alive               = 1
 )
 
@@ -43,6 +45,15 @@ func (c *compiler) checkProcess(t *criu.Task) {
 	if tc.GetTaskState() != alive {
 		c.refuse("the process is stopped")
 	}
+	for _, s := range signalActions(tc.GetSigactions()) {
+		if s.GetCompatSigaction() {
+			c.refuse("a signal handler of 32 bits")
+		}
+	}
+}
+
+// checkFirst refuses a container whose first process is not one that a clone's can be.
+func (c *compiler) checkFirst(t *criu.Task) {
 	if t.Tree.GetPid() != 1 || t.Tree.GetPgid() != 1 || t.Tree.GetSid() != 1 {
 		c.refuse("the process is not the first of its pid namespace, its session and its process group")
 	}
@@ -61,33 +72,59 @@ func (c *compiler) checkProcess(t *criu.Task) {
 			c.refuse("System V shared memory, messages or semaphores")
 		}
 	}
-	const fieldMembarrier = 22
-	if v := unknownNumbers(tc, fieldMembarrier); len(v) > 0 {
-		c.membarrier = v[0]
-	}
 }
 
-// inherited adds to r what the template has and each fork of it inherits.
-func (c *compiler) inherited(r *recipe.Recipe, t *criu.Task) {
-	tc := t.Core.GetTc()
-	for sig, sa := range signalActions(tc.GetSigactions()) {
-		if sa.GetCompatSigaction() {
-			c.refuse("a signal handler of 32 bits")
+// inherited adds to r what the template has of the first process and each fork of it inherits. What p, if that is another
+// one, has in common with the first process it has so already.
+func (c *compiler) inherited(r *recipe.Recipe, p *process) {
+	has := c.tree[0].Task
+	if p.number == 0 {
+		has = &criu.Task{}
+	}
+	was, is := signalActions(has.Core.GetTc().GetSigactions()), signalActions(p.Core.GetTc().GetSigactions())
+	for sig := 1; sig <= lastSignal; sig++ {
+		sa, old := is[sig], was[sig]
+		if proto.Equal(sa, old) {
+			continue
 		}
 		at := r.Data().Put([4]uint64{sa.GetSigaction(), sa.GetFlags(), sa.GetRestorer(), sa.GetMask()})
 		r.Call(fmt.Sprintf("action of signal %d", sig), recipe.RtSigaction, recipe.Int(sig), recipe.At(at), recipe.Int(0), recipe.Int(8))
 	}
-	if tc.GetPersonality() != 0 {
-		r.Call("personality", recipe.Personality, recipe.Int(tc.GetPersonality()))
+	if of := p.Core.GetTc().GetPersonality(); of != has.Core.GetTc().GetPersonality() {
+		r.Call("personality", recipe.Personality, recipe.Int(of))
 	}
-	if t.Space.GetThpDisabled() {
-		r.Call("huge pages", recipe.Prctl, recipe.Int(prSetTHPDisable), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
+	if off := p.Space.GetThpDisabled(); off != has.Space.GetThpDisabled() {
+		v := 0
+		if off {
+			v = 1
+		}
+		r.Call("huge pages", recipe.Prctl, recipe.Int(prSetTHPDisable), recipe.Int(v), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	}
-	cr := t.Core.GetThreadCore().GetCreds()
-	c.groups(r, cr)
-	bounding := capabilities(cr.GetCapBnd())
+	c.groups(r, p.Core.GetThreadCore().GetCreds())
+	if p.number == 0 {
+		c.dropBounding(r, c.needless())
+	} else {
+		c.dropBounding(r, p.missing()&^c.needless())
+	}
+}
+
+// missing are the capabilities that are not in a process's bounding set.
+func (p *process) missing() uint64 {
+	return ^capabilities(p.Core.GetThreadCore().GetCreds().GetCapBnd())
+}
+
+// needless are the capabilities that are in no process's bounding set.
+func (c *compiler) needless() uint64 {
+	mask := ^uint64(0)
+	for _, p := range c.tree {
+		mask &= p.missing()
+	}
+	return mask
+}
+
+func (c *compiler) dropBounding(r *recipe.Recipe, mask uint64) {
 	for n := range lastCapability + 1 {
-		if bounding>>n&1 == 0 {
+		if mask>>n&1 == 1 {
 			r.Call(fmt.Sprintf("drop capability %d", n), recipe.Prctl, recipe.Int(prCapbsetDrop), recipe.Int(n), recipe.Int(0), recipe.Int(0), recipe.Int(0)).Try()
 		}
 	}
@@ -124,12 +161,11 @@ func capabilities(words []uint32) uint64 {
 // process adds to r what is a clone's own and not a matter of one thread. /proc is mounted.
 func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 	tc := t.Core.GetTc()
-	r.Call("session", recipe.Setsid)
 	r.Call("umask", recipe.Umask, recipe.Int(t.FS.GetUmask()))
-	c.directories(r, t)
-	if adj := tc.GetOomScoreAdj(); adj != 0 {
+	if adj := tc.GetOomScoreAdj(); adj != 0 { // before the root changes, which may have no /proc
 		c.writeFile(r, "/proc/self/oom_score_adj", fmt.Sprint(adj)).Try()
 	}
+	c.directories(r, t)
 	if tc.GetChildSubreaper() {
 		r.Call("child subreaper", recipe.Prctl, recipe.Int(prSetChildSubreaper), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))
 	}
@@ -138,13 +174,18 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 		// As CRIU has it: a limit that cannot be raised, for want of CAP_SYS_RESOURCE, stays as low as it is.
 		r.Call(fmt.Sprintf("limit %d", i), recipe.Prlimit64, recipe.Int(0), recipe.Int(i), recipe.At(at), recipe.Int(0)).Try()
 	}
-	for command := uint64(1); command <= c.membarrier; command <<= 1 {
-		if c.membarrier&command != 0 {
+	const fieldMembarrier = 22
+	registered := uint64(0)
+	if v := unknownNumbers(tc, fieldMembarrier); len(v) > 0 {
+		registered = v[0]
+	}
+	for command := uint64(1); command != 0 && command <= registered; command <<= 1 {
+		if registered&command != 0 {
 			r.Call("membarrier", recipe.Membarrier, recipe.Int(command), recipe.Int(0), recipe.Int(0))
 		}
 	}
 	c.pending(r, tc.GetSignalsS(), func(sig int, info recipe.Addr) {
-		r.Call(fmt.Sprintf("pending signal %d", sig), recipe.RtSigqueueinfo, recipe.Int(1), recipe.Int(sig), recipe.At(info))
+		r.Call(fmt.Sprintf("pending signal %d", sig), recipe.RtSigqueueinfo, recipe.Int(t.Tree.GetPid()), recipe.Int(sig), recipe.At(info))
 	})
 }
 

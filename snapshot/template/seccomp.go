@@ -88,12 +88,12 @@ const (
 // checkFilters refuses filters that would not let the clone do what is left to be done once they are there: what follows
 // them in the last recipe, and what the stub does itself. CRIU has the kernel suspend filters for that, which only a
 // tracer can.
-func (c *compiler) checkFilters(finish *recipe.Recipe, t *criu.Task, where home) {
+func (c *compiler) checkFilters(finish *recipe.Recipe, p *process, where home) {
 	all, err := c.images.Filters()
 	if err != nil {
 		return // refused already
 	}
-	chain, err := chainOf(all, t.Core.GetThreadCore())
+	chain, err := chainOf(all, p.Core.GetThreadCore())
 	if err != nil || len(chain) == 0 {
 		return
 	}
@@ -102,14 +102,21 @@ func (c *compiler) checkFilters(finish *recipe.Recipe, t *criu.Task, where home)
 			call, args := finish.At(j)
 			c.checkFilter(f, call, args, where)
 		}
-		to := uint64(c.givenFD(givenReport))
+		to, gate := uint64(c.givenFD(givenReport)), uint64(c.gateEnd())
+		if p.number > 0 {
+			to, gate = uint64(c.birthsEnd()), uint64(c.gate())
+			c.checkFilter(f, recipe.Read, [6]uint64{gate, uint64(where.scratch), uint64(len(pack(report{})))}, where)
+		}
+		if len(c.tree) > 1 {
+			c.checkFilter(f, recipe.Close, [6]uint64{gate}, where)
+		}
 		// From here on as stub.c has it.
 		c.checkFilter(f, recipe.Write, [6]uint64{to, uint64(where.scratch), uint64(len(pack(report{})))}, where)
 		c.checkFilter(f, recipe.Close, [6]uint64{to}, where)
 		c.checkFilter(f, recipe.Futex, [6]uint64{uint64(where.scratch), 129, 1<<31 - 1}, where)
 		c.checkFilter(f, recipe.Munmap, [6]uint64{uint64(where.scratch), pageSize}, where)
 		c.checkFilter(f, recipe.RtSigreturn, [6]uint64{}, where)
-		if len(t.Threads) > 1 {
+		if len(p.Threads) > 1 {
 			c.checkFilter(f, recipe.Futex, [6]uint64{uint64(where.scratch), 128}, where)
 		}
 	}

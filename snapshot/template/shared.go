@@ -16,7 +16,7 @@ import (
 // share with its siblings, memory that was kept from forks, and locks.
 func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
 	first := make(map[uint64]*vma.VmaEntry) // shared memory that is mapped already, by id
-	loose := make(map[uint64]recipe.Addr)   // memfds without a descriptor of the process, by inode
+	loose := make(map[uint64]recipe.Addr)   // memfds that no process has a descriptor of, by inode
 	for _, v := range t.Space.GetVmas() {
 		switch s := v.GetStatus(); {
 		case s&criu.VMAMemfd != 0:
@@ -87,6 +87,12 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 		return // refused already
 	}
 	what := fmt.Sprintf("map %s at %x", f.GetReg().GetName(), v.GetStart())
+	flags := v.GetFlags()&^mapLocked | mapFixed
+	start, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
+	if c.remapped(uint32(v.GetShmid())) {
+		r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(c.stagedAt(uint32(v.GetShmid()))), recipe.Int(v.GetPgoff()))
+		return
+	}
 	mode := uint32(oCloexec)
 	if v.Fdflags != nil {
 		mode |= v.GetFdflags() & 3
@@ -96,28 +102,24 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 	fd := r.Data().Space(8)
 	r.Call(what, recipe.Openat2, recipe.Int(atFDCWD), recipe.At(r.Data().String(f.GetReg().GetName())), recipe.At(r.Data().Bytes(openHow(mode))),
 		recipe.Int(howSize)).Into(fd)
-	flags := v.GetFlags()&^mapLocked | mapFixed
-	r.Call(what, recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()), recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
+	r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Load(fd), recipe.Int(v.GetPgoff()))
 	r.Call(what, recipe.Close, recipe.Load(fd))
 }
 
 // mapMemfd maps a memfd of the clone's own: one of which it has a descriptor, or else one that is made for its mappings.
 // CRIU takes all shared memory without a file for memfds.
 func (c *compiler) mapMemfd(r *recipe.Recipe, t *criu.Task, v *vma.VmaEntry, loose map[uint64]recipe.Addr) {
-	inode, fd := c.memfdInode(v), recipe.Int(-1)
-	held := false
-	for _, d := range t.FDs {
-		f, err := c.images.File(d.GetId())
-		if err != nil || d.GetType() != fdinfo.FdTypes_MEMFD || uint64(f.GetMemfd().GetInodeId()) != inode {
-			continue
-		}
-		if mode := f.GetMemfd().GetFlags() & 3; mode == 0 && v.GetFdflags()&3 != 0 {
-			continue
-		}
-		fd, held = recipe.Int(d.GetFd()), true
-		break
+	fds := t.FDs
+	if c.staged != nil {
+		fds = c.staged.FDs
 	}
-	if !held {
+	inode := c.memfdInode(v)
+	var fd recipe.Arg
+	if n := c.heldMemfd(fds, v); n >= 0 {
+		fd = recipe.Int(n)
+	} else if at, ok := c.loose[inode]; ok {
+		fd = recipe.Load(at)
+	} else {
 		at, ok := loose[inode]
 		if !ok {
 			at = c.looseMemfd(r, v)
@@ -128,6 +130,20 @@ func (c *compiler) mapMemfd(r *recipe.Recipe, t *criu.Task, v *vma.VmaEntry, loo
 	flags := v.GetFlags()&^(mapLocked|mapAnonymous) | mapFixed
 	r.Call(fmt.Sprintf("map a memfd at %x", v.GetStart()), recipe.Mmap, recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart()),
 		recipe.Int(v.GetProt()), recipe.Int(flags), fd, recipe.Int(v.GetPgoff()))
+}
+
+// heldMemfd returns the descriptor of the memfd that v is a mapping of, which can have been mapped so; below 0: there is none.
+func (c *compiler) heldMemfd(fds []*fdinfo.FdinfoEntry, v *vma.VmaEntry) int {
+	for _, d := range fds {
+		f, err := c.images.File(d.GetId())
+		if err != nil || d.GetType() != fdinfo.FdTypes_MEMFD || uint64(f.GetMemfd().GetInodeId()) != c.memfdInode(v) {
+			continue
+		}
+		if mode := f.GetMemfd().GetFlags() & 3; mode != 0 || v.GetFdflags()&3 == 0 {
+			return int(d.GetFd())
+		}
+	}
+	return -1
 }
 
 // looseMemfd makes a memfd with the content of the one that v is a mapping of, and returns where its descriptor is kept.

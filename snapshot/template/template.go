@@ -134,6 +134,9 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 		return host{}, os.NewSyscallError("getrlimit", err)
 	}
 	h.nofile = limit.Max
+	if h.mappings, err = proc.MaxMappings(); err != nil {
+		return host{}, err
+	}
 	h.noTimerIDs = sys.TryTimerRestoreIDs() != nil
 	h.nested = sys.TryNestedMounts() == nil
 	maps, err := proc.Mappings(t.Pid)

@@ -35,15 +35,15 @@ const (
 
 // threads adds the start of every thread but the first. frames is where their signal frames begin; the first one is the
 // first thread's.
-func (c *compiler) threads(r *recipe.Recipe, t *criu.Task, frames recipe.Addr, stride int) {
+func (c *compiler) threads(r *recipe.Recipe, p *process, frames recipe.Addr, stride int) {
 	d := r.Data()
-	for i, core := range t.Threads[1:] {
-		tid := t.Tree.GetThreads()[i+1]
+	for i, core := range p.Threads[1:] {
+		tid := p.Tree.GetThreads()[i+1]
 		own := d.New()
-		c.thread(own, core, tid)
+		c.thread(own, core, p.pid(), tid)
 		c.dropPrivileges(own, core.GetThreadCore())
 		ref := d.Put(recipeRef{Ops: uint64(own.Store()), N: uint64(own.Len())})
-		c.threadOps = append(c.threadOps, own)
+		p.threads = append(p.threads, own)
 		args := cloneArgs{
 			Flags: likeThread | cloneSettls, TLS: core.GetThreadInfo().GetGpregs().GetFsBase(),
 			SetTID: uint64(d.Put(tid)), SetTIDSize: 1,
@@ -59,14 +59,14 @@ func (c *compiler) threads(r *recipe.Recipe, t *criu.Task, frames recipe.Addr, s
 
 // leader adds what is the first thread's own.
 func (c *compiler) leader(r *recipe.Recipe, t *criu.Task) {
-	c.thread(r, t.Core, 1)
+	c.thread(r, t.Core, t.Tree.GetPid(), t.Tree.GetPid())
 	info := t.Core.GetThreadInfo()
 	r.Call("thread id's address", recipe.SetTidAddress, recipe.Int(info.GetClearTidAddr()))
 	r.Call("FS base", recipe.ArchPrctl, recipe.Int(archSetFS), recipe.Int(info.GetGpregs().GetFsBase()))
 }
 
 // thread adds what only a thread itself can do.
-func (c *compiler) thread(r *recipe.Recipe, core *criu_core.CoreEntry, tid uint32) {
+func (c *compiler) thread(r *recipe.Recipe, core *criu_core.CoreEntry, pid, tid uint32) {
 	info, th := core.GetThreadInfo(), core.GetThreadCore()
 	c.checkThread(core, tid)
 	what := func(s string) string { return fmt.Sprintf("%s of thread %d", s, tid) }
@@ -91,7 +91,7 @@ func (c *compiler) thread(r *recipe.Recipe, core *criu_core.CoreEntry, tid uint3
 		r.Call(what("scheduling"), recipe.SchedSetsched, recipe.Int(0), recipe.Int(policy), recipe.At(r.Data().Put(th.GetSchedPrio())))
 	}
 	c.pending(r, th.GetSignalsP(), func(sig int, at recipe.Addr) {
-		r.Call(what(fmt.Sprintf("pending signal %d", sig)), recipe.RtTgsigqueueinfo, recipe.Int(1), recipe.Int(tid), recipe.Int(sig), recipe.At(at))
+		r.Call(what(fmt.Sprintf("pending signal %d", sig)), recipe.RtTgsigqueueinfo, recipe.Int(pid), recipe.Int(tid), recipe.Int(sig), recipe.At(at))
 	})
 }
 

@@ -31,6 +31,7 @@ const (
 	Listen           Call = 50
 	Socketpair       Call = 53
 	Setsockopt       Call = 54
+	Kill             Call = 62
 	Fcntl            Call = 72
 	Flock            Call = 73
 	Ftruncate        Call = 77
@@ -113,4 +114,6 @@ const (
 	// Thread starts a thread. Arguments: the address of its struct clone_args, its recipe, how many calls that has, and
 	// the address of the signal frame with which it begins.
 	Thread Call = 0x10000 + iota
+	// Process starts a process. Arguments: the address of its struct clone_args, and that of its struct process.
+	Process
 )

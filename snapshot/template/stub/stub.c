@@ -9,7 +9,8 @@
  *   3. runs the recipe that builds the template around it,
  *   4. forks for each command that arrives, and in the child runs the recipe of a clone, whose threads all wait until the
  *      last of them is complete. Then it unmaps its memory and every thread leaves through rt_sigreturn. What stays are
- *      the pages with this code and with the signal frames, read-only.
+ *      the pages with this code and with the signal frames, read-only. Where a clone has several processes, each forks
+ *      those below it and does the same; all wait for the last one.
  *
  * Security: everything that it reads comes from the engine, its parent. It holds no secrets. All signals are blocked until
  * the registers of the captured threads, and their signal masks with them, are loaded.
@@ -27,6 +28,7 @@ enum {
 	sys_rt_sigprocmask = 14,
 	sys_rt_sigreturn = 15,
 	sys_pread64 = 17,
+	sys_read = 0,
 	sys_close = 3,
 	sys_write = 1,
 	sys_sendto = 44,
@@ -41,7 +43,7 @@ enum {
 enum { prot_read = 1, prot_write = 2, prot_exec = 4 };
 enum { map_private = 2, map_anonymous = 0x20, map_fixed_noreplace = 0x100000 };
 enum { futex_wait_private = 128, futex_wake_private = 129 };
-enum { eintr = 4 };
+enum { esrch = 3, eintr = 4 };
 
 /* Package recipe writes these. */
 struct op {
@@ -55,7 +57,7 @@ struct op {
 };
 
 enum { op_try = 1, op_want = 2 };
-enum { call_thread = 0x10000 };
+enum { call_thread = 0x10000, call_process };
 
 struct recipe {
 	const struct op *ops;
@@ -85,6 +87,16 @@ struct control {
 	u64 failed;            /* 1 + index of the call that a thread failed at */
 	u64 error;             /* of that call */
 	u64 received;          /* when the command arrived */
+	u64 number;            /* of the process in its clone; the first one is 0 */
+	u64 others;            /* of the first process: how many more there are */
+	u64 births;            /* descriptor from which the first process reads their reports */
+	u64 gate;              /* descriptor of a pipe that nobody writes to: it ends when all processes are complete */
+};
+
+/* What a process of a clone, but for the first, has of its own in the control block. */
+struct process {
+	struct recipe clone, finish;
+	u64 frame, threads, number, report, gate;
 };
 
 struct hello {
@@ -101,12 +113,13 @@ struct load {
 };
 
 /* What a clone says of itself before its first instruction. Steps of its threads and of the finish are counted from these. */
-enum { steps_threads = 0x10000, steps_finish = 0x20000 };
+enum { steps_threads = 0x10000, steps_finish = 0x20000, steps_lost = 0x30000 };
 
 struct report {
 	long step;  /* that failed; -1: none */
 	long error;
 	u64 times[5]; /* command received, forked, first thread made, all threads complete, finished */
+	u64 number;   /* of the process */
 };
 
 extern const char code_start[] __attribute__((visibility("hidden")));
@@ -173,6 +186,26 @@ static long start_thread(struct control *c, const struct clone_args *args, const
 	return result;
 }
 
+static __attribute__((noreturn)) void become(struct control *c);
+
+/* Starts a process of the clone, which has no threads yet. The child has a control block of its own, a copy of ours. */
+static long start_process(struct control *c, const struct clone_args *args, const struct process *p)
+{
+	long pid = call2(sys_clone3, args, sizeof(*args));
+
+	if (pid != 0)
+		return pid;
+	c->clone = p->clone;
+	c->finish = p->finish;
+	c->frame = p->frame;
+	c->threads = p->threads;
+	c->number = p->number;
+	c->report = p->report;
+	c->gate = p->gate;
+	c->others = 0;
+	become(c);
+}
+
 /* Makes the calls of a recipe. Returns the index of the one that failed, and its error, or -1. */
 static long run(struct control *c, const struct recipe *r, long *error)
 {
@@ -185,6 +218,8 @@ static long run(struct control *c, const struct recipe *r, long *error)
 			a[j] = o->loads >> j & 1 ? *(const u64 *)o->args[j] : o->args[j];
 		if (o->call == call_thread)
 			result = start_thread(c, (const struct clone_args *)a[0], (const struct recipe *)a[1], a[2]);
+		else if (o->call == call_process)
+			result = start_process(c, (const struct clone_args *)a[0], (const struct process *)a[1]);
 		else
 			result = call6(o->call, a[0], a[1], a[2], a[3], a[4], a[5]);
 		if (o->out)
@@ -266,17 +301,47 @@ static u64 gather(struct control *c)
 	}
 }
 
-/* Makes the clone, whose first thread this is. Returns whether it is complete. */
+/*
+ * Waits until all other processes have said that they are complete. The pipe ends when none is left that could: then one
+ * has died. Returns whether all are; else r has what failed.
+ */
+static int births(struct control *c, struct report *r)
+{
+	struct report other;
+
+	for (u64 i = 0; i < c->others; i++) {
+		long got = call3(sys_read, c->births, &other, sizeof(other));
+		if (got != sizeof(other)) {
+			r->step = steps_lost;
+			r->error = got < 0 ? got : -esrch;
+			return 0;
+		}
+		if (other.step >= 0) {
+			r->step = other.step;
+			r->error = other.error;
+			r->number = other.number;
+			return 0;
+		}
+	}
+	if (c->others)
+		call1(sys_close, c->births);
+	return 1;
+}
+
+/* Makes a process of the clone, whose first thread this is. Returns whether it is complete. */
 static int assemble(struct control *c, struct report *r)
 {
 	r->times[0] = c->received;
 	r->times[1] = now();
 	r->error = 0;
+	r->number = c->number;
 	r->step = run(c, &c->clone, &r->error);
 	r->times[2] = r->times[3] = r->times[4] = now();
 	if (r->step >= 0)
 		return 0;
 	u64 failed = gather(c);
+	if (!failed && !births(c, r))
+		return 0;
 	r->times[3] = now();
 	if (failed) {
 		r->step = steps_threads + failed - 1;
@@ -299,6 +364,11 @@ static __attribute__((noreturn)) void become(struct control *c)
 	if (call3(sys_write, c->report, &report, sizeof(report)) != sizeof(report) || !complete)
 		die(127);
 	call1(sys_close, c->report);
+	/* From here on all go on: the first process has heard of every other one, and its end of the gate is the last. */
+	if (c->number && call3(sys_read, c->gate, &report, sizeof(report)) != 0)
+		die(127);
+	if (c->number || c->others)
+		call1(sys_close, c->gate);
 	u64 scratch = c->scratch, len = c->scratch_len, frame = c->frame;
 	__atomic_store_n(&c->go, 1, __ATOMIC_RELEASE);
 	call3(sys_futex, &c->go, futex_wake_private, 0x7fffffff);
