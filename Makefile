@@ -4,6 +4,7 @@ GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 10s
+SEEDS    ?= 10000
 PACKAGES ?= ./...
 TESTFLAGS ?=
 
@@ -25,7 +26,7 @@ RUNTIME_ENV = PATH="$(BIN):$(CRIU_PREFIX)/sbin:$$PATH:/usr/sbin:/sbin" \
   SNAPD_CTR_CRIU="$(CRIU_PREFIX)/sbin/criu" SNAPD_CTR_SHIM="$(BIN)/snapd-ctr-shim"
 
 .NOTPARALLEL:
-.PHONY: help all setup setup-test setup-lint setup-engines build rootfs test lint demo bench fuzz install uninstall clean
+.PHONY: help all setup setup-test setup-lint setup-engines build rootfs test oracle lint demo bench fuzz install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -58,6 +59,10 @@ rootfs: ## assemble the root file systems for tests and demo (cached)
 test: setup-test build rootfs ## run every test, as root
 	@$(STEP) "checkpointctl" env GO="$(GO)" scripts/checkpointctl >/dev/null
 	@$(STEP) "test" env $(RUNTIME_ENV) GO="$(GO)" scripts/test -race -p 2 -timeout 20m -tags '$(TAGS)' $(TESTFLAGS) $(PACKAGES)
+
+oracle: setup-test build ## compare both engines' clones of SEEDS random processes (10000; or which: 2001-10000)
+	@$(STEP) "rootfs busybox" scripts/rootfs busybox >/dev/null
+	@$(STEP) "oracle" env $(RUNTIME_ENV) GO="$(GO)" scripts/oracle "$(SEEDS)" -race -tags '$(TAGS)' $(TESTFLAGS)
 
 lint: setup-lint ## gofmt, go vet, staticcheck, golangci-lint, shellcheck
 	@TAGS='$(TAGS)' GO="$(GO)" scripts/lint

@@ -11,26 +11,19 @@ import (
 	"testing"
 
 	"github.com/snapd-ctr/snapd-ctr/internal/picture"
-	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
 // TestControl changes one thing after the other in a clone. The comparison must name each: one that finds no difference must
 // be known to be able to.
 func TestControl(t *testing.T) {
-	svc, rootfs := open(t), chaosRootfs(t)
-	ctx := t.Context()
+	svc, _ := apitest.Open(t)
 	t.Setenv("ORACLE_ONLY", "files,memory,threads")
-	original, err := svc.Run(ctx, api.RunRequest{Name: "original", Rootfs: rootfs, Args: chaosArgs(2)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := answers(ctx, original, func(c *snapshot.Container) error { _, err := ask(c, "ready"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	report := func(c *snapshot.Container) (string, error) { return ask(c, "report") }
-	first := look(t, "the original", "", original, report)
-	made := clones(ctx, t, svc, first, report)
+	tr := try(t.Context(), t, svc, api.RunRequest{Name: "control", Rootfs: chaosRootfs(t), Args: chaosArgs(2)}, ready)
+	tr.report = report
+	first := tr.original()
+	made := tr.clones(t.Context(), first)
 	compareAll(t, append([]witness{first}, made...))
 	clone := made[1]
 	pid := clone.container.Pid

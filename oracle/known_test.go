@@ -16,45 +16,39 @@ type difference struct {
 }
 
 // knownOfClones are what a clone by any engine has otherwise than the original.
-func knownOfClones() []difference {
-	return compile([][2]string{
-		{`^~ \d+/(timens_offsets|ns/time|ns/time_for_children) `, "the clocks of a clone go on from the capture"},
-		{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs"},
-		{`^~ mounts//dev/shm .* source shm .* source tmpfs `, "a tmpfs is mounted without the name that runc gives it"},
-		{`^~ \d+/cgroup/ cgroup#\d+ → the host's$`, "where version 1 has the controllers, only the original gets a cgroup of version 2"},
-		{`says death signal \d+$|prctl: death signal`, "a clone dies with its shim"},
-		{`Cpus_allowed(_list)? |says processors `, "the processors that a thread may use are not in CRIU's images"},
-		{`/timerslack |says (thread .* )?slack \d+$|^threads: thread .* slack `, "timer slack is not in CRIU's images"},
-		{`^~ \d+/fd/90[01]/(address|tcp|option/(incoming_cpu|tcp window_clamp|ip multicast_ttl|queued)) |says connected `,
-			"connections are closed in a clone: these two descriptors are the ends of one"},
-		{`^~ \d+/coredump_filter `, "the filter of core dumps is not in CRIU's images"},
-		{`^~ \d+/fd/\d+/option/ip (ttl|tos) `, "IP_TTL and IP_TOS are not in CRIU's images"},
-		{`^~ \d+/fd/\d+/option/ipv6 v6only 0 → 1$`, "CRIU's images have IPV6_V6ONLY set for sockets that are bound to an address of IPv6"},
-		{`^~ \d+/fd/\d+/eventfd-semaphore 1 → 0$|^eventfds: eventfd \d+ gives \d+, not 1$`, "EFD_SEMAPHORE is not in CRIU's images"},
-		{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "shared memory without a file is a memfd in CRIU's images"},
-		{`says io priority `, "priorities of input and output are not in CRIU's images"},
-	})
-}
+var knownOfClones = compile([][2]string{
+	{`^~ \d+/(timens_offsets|ns/time|ns/time_for_children) `, "the clocks of a clone go on from the capture"},
+	{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs"},
+	{`^~ mounts//dev/shm .* source shm .* source tmpfs `, "a tmpfs is mounted without the name that runc gives it"},
+	{`^~ \d+/cgroup/ cgroup#\d+ → the host's$`, "where version 1 has the controllers, only the original gets a cgroup of version 2"},
+	{`says death signal \d+$|prctl: death signal`, "a clone dies with its shim"},
+	{`Cpus_allowed(_list)? |says processors `, "the processors that a thread may use are not in CRIU's images"},
+	{`/timerslack |says (thread .* )?slack \d+$|^threads: thread .* slack `, "timer slack is not in CRIU's images"},
+	{`^~ \d+/fd/90[01]/(address|tcp|option/(incoming_cpu|tcp window_clamp|ip multicast_ttl|queued)) |says connected `,
+		"connections are closed in a clone: these two descriptors are the ends of one"},
+	{`^~ \d+/coredump_filter `, "the filter of core dumps is not in CRIU's images"},
+	{`^~ \d+/fd/\d+/option/ip (ttl|tos) `, "IP_TTL and IP_TOS are not in CRIU's images"},
+	{`^~ \d+/fd/\d+/option/ipv6 v6only 0 → 1$`, "CRIU's images have IPV6_V6ONLY set for sockets that are bound to an address of IPv6"},
+	{`^~ \d+/fd/\d+/eventfd-semaphore 1 → 0$|^eventfds: eventfd \d+ gives \d+, not 1$`, "EFD_SEMAPHORE is not in CRIU's images"},
+	{`^~ \d+/maps/[0-9a-f-]+ ...s \S+ /dev/zero \(deleted\) .* → .* /memfd:/dev/zero \(deleted\) `, "shared memory without a file is a memfd in CRIU's images"},
+	{`says io priority `, "priorities of input and output are not in CRIU's images"},
+})
 
 // knownOf are the differences between the original and clones of one engine.
-func knownOf(engine string) []difference {
-	if engine == snapshot.EngineTemplate {
-		return compile([][2]string{
-			{`^\+ \d+/maps/[0-9a-f]+00000-[0-9a-f]+ r-xp 0 anonymous \[rd ex mr mw me\]$|^\+ \d+/maps/[0-9a-f]+02000-[0-9a-f]+ r--p 0 anonymous \[rd mr mw me\]$`,
-				"the pages by which it became what it is: the stub's code, and the registers of the captured threads"},
-			{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs of another layout"},
-		})
-	}
-	if engine != snapshot.EngineCRIU {
-		return nil
-	}
-	return compile([][2]string{
+var knownOf = map[string][]difference{
+	snapshot.EngineTemplate: compile([][2]string{
+		{`^\+ \d+/maps/[0-9a-f]+00000-[0-9a-f]+ r-xp 0 anonymous \[rd ex mr mw me\]$|^\+ \d+/maps/[0-9a-f]+02000-[0-9a-f]+ r--p 0 anonymous \[rd mr mw me\]$`,
+			"the pages by which it became what it is: the stub's code, and the registers of the captured threads"},
+		{`^~ mounts//etc/(hostname|hosts|resolv.conf) `, "its own copy, on a tmpfs of another layout"},
+	}),
+	snapshot.EngineCRIU: compile([][2]string{
 		{`^~ \d+/fd/90[01]/option/reuseport 0 → 1$`, "CRIU leaves SO_REUSEPORT set on a connection that it closes"},
 		{`^timerfds: timerfd \d+ has 0 seconds to go, not `, "CRIU stops an interval timer that has expired and was not read"},
+		{`^timerfds: timerfd \d+ for a time of the day has `, "CRIU sets a timer for a time of the day by what it had to go at the capture"},
 		{`^~ \d+/fd/[12]/flags \d+ → \d*1\d{5}$`, "CRIU opens the pipes of the log by name, which sets O_LARGEFILE"},
 		{`^~ \d+/fd/\d+/flags 0?2?300000 → 0?2?100000$`, "CRIU does not set O_DIRECTORY again"},
 		{`^~ \d+/fd/\d+/eventfd-count [0-9a-f]{9,16} → |^eventfds: eventfd \d+ gives \d+, not \d{10,}$`, "CRIU keeps 32 bits of an eventfd's counter"},
-	})
+	}),
 }
 
 func compile(list [][2]string) []difference {
@@ -63,6 +57,18 @@ func compile(list [][2]string) []difference {
 		out = append(out, difference{regexp.MustCompile(d[0]), d[1]})
 	}
 	return out
+}
+
+// known returns the differences that containers made by two engines may have; "" stands for the original.
+func known(from, to string) []difference {
+	if from == to {
+		return nil
+	}
+	list := slices.Concat(knownOf[from], knownOf[to])
+	if from == "" || to == "" {
+		list = append(list, knownOfClones...)
+	}
+	return list
 }
 
 // explained says whether one of the known differences is the reason for a line.

@@ -11,6 +11,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
 // program is a real program, and the path or port at which it answers.
@@ -33,21 +34,15 @@ func programs() []program {
 
 // TestPrograms compares what each engine makes of real programs.
 func TestPrograms(t *testing.T) {
-	svc, rootfs := open(t), testrootfs.Dir(t, testrootfs.FullName)
+	svc, _ := apitest.Open(t)
+	rootfs := testrootfs.Dir(t, testrootfs.FullName)
 	for _, p := range programs() {
 		t.Run(p.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			defer func() { clear(context.WithoutCancel(ctx), t, svc) }()
-			original, err := svc.Run(ctx, api.RunRequest{Name: "original", Rootfs: rootfs, Args: p.args})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := answers(ctx, original, p.probe); err != nil {
-				t.Fatal(err)
-			}
-			all := []witness{rested(t, look(t, "the original", "", original, nil))}
-			all = append(all, clones(ctx, t, svc, all[0], nil)...)
+			tr := try(ctx, t, svc, api.RunRequest{Name: p.name, Rootfs: rootfs, Args: p.args}, p.probe)
+			all := []witness{rested(t, tr.original())}
+			all = append(all, tr.clones(ctx, all[0])...)
 			if len(all) != 1+len(engines()) {
 				t.Error("an engine cannot clone it")
 			}

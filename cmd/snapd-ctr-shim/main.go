@@ -25,6 +25,9 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
 
+// init keeps main on the process's first thread, on which everything is initialised: once main has begun it may be on any.
+func init() { runtime.LockOSThread() }
+
 func main() {
 	args := os.Args[1:]
 	if len(args) > 0 && args[0] == "init" {
@@ -47,7 +50,6 @@ func main() {
 // container's namespaces are given up and end; the first one cannot end. It would stay there, keep the container's
 // mounts alive, and /proc/self would show them instead of ours.
 func serveAside(args []string) error {
-	runtime.LockOSThread()
 	if syscall.Gettid() != os.Getpid() {
 		return errors.New("not started on the first thread")
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +35,6 @@ func TestMain(m *testing.M) {
 		libcontainer.Init() // for tests that are a shim themselves
 	}
 	if os.Getenv(inside) != "" {
-		runtime.LockOSThread() // keeps the first thread out of containers, as serveAside does
 		const setChildSubreaper = 36
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
 			fmt.Fprintln(os.Stderr, "become the reaper of orphans:", errno)

@@ -13,6 +13,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
 // refused checks that an error is of a kind, says certain words, and comes with a hint.
@@ -128,8 +129,9 @@ func TestToolMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(in.Root, "no-criu"), old} {
-		other, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root, Run: in.Run, CRIU: path, Shim: in.Shim,
-			Bridge: in.Bridge, Subnet: in.Subnet})
+		cfg := apitest.Config(in)
+		cfg.CRIU = path
+		other, err := api.OpenLocal(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,8 +163,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	defer unmount()
-	small, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root, Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
-		Bridge: in.Bridge, Subnet: in.Subnet})
+	small, err := api.OpenLocal(t.Context(), apitest.Config(in))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/sandbox"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/shim"
 )
@@ -129,8 +130,9 @@ func TestBadVolumes(t *testing.T) {
 // TestMoreThanAddresses asks for more containers than the subnet has addresses: none is made.
 func TestMoreThanAddresses(t *testing.T) {
 	_, in := open(t)
-	svc, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root, Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
-		Bridge: in.Bridge, Subnet: strings.Split(in.Subnet, "/")[0] + "/29"})
+	cfg := apitest.Config(in)
+	cfg.Subnet = strings.Split(in.Subnet, "/")[0] + "/29"
+	svc, err := api.OpenLocal(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,8 +274,9 @@ func TestDamagedRecord(t *testing.T) {
 func TestLogRotation(t *testing.T) {
 	_, in := open(t)
 	const limit, lines = 64 << 10, 4000 // of 90 bytes or so
-	svc, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root, Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
-		Bridge: in.Bridge, Subnet: in.Subnet, LogMaxBytes: limit})
+	cfg := apitest.Config(in)
+	cfg.LogMaxBytes = limit
+	svc, err := api.OpenLocal(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
 // TestCloneIsOrdinary uses a clone as any container is used: its name and host name are its own, programs run in it, its
@@ -346,8 +347,9 @@ func TestImageTar(t *testing.T) {
 func TestFsckSparesOthers(t *testing.T) {
 	svc, in := open(t)
 	c := ticking(t, svc)
-	other, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root + "-other", Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
-		Bridge: in.Bridge, Subnet: in.Subnet})
+	cfg := apitest.Config(in)
+	cfg.Root += "-other"
+	other, err := api.OpenLocal(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,51 +16,12 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
-// open opens a service of the test's own. At the end all its containers are removed and the store must be sound.
 func open(t *testing.T) (*api.Local, *testhost.Installation) {
 	t.Helper()
-	in := testhost.New(t)
-	t.Setenv("SNAPD_CTR_SHIM_LINGER", "200ms")
-	svc, err := api.OpenLocal(t.Context(), api.Config{Root: in.Root, Run: in.Run, CRIU: in.CRIU, Shim: in.Shim,
-		Bridge: in.Bridge, Subnet: in.Subnet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		cs, err := svc.Containers(ctx, true)
-		if err != nil {
-			t.Error(err)
-		}
-		for _, c := range cs {
-			if t.Failed() {
-				var log bytes.Buffer
-				_ = svc.Logs(ctx, c.ID, api.LogsRequest{Tail: 20, Stdout: &log, Stderr: &log})
-				t.Logf("%+v, its log:\n%s", *c, log.String())
-			}
-			if err := svc.Remove(ctx, c.ID, true); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
-				t.Errorf("remove %s: %v", c.Name, err)
-			}
-		}
-		logs, _ := filepath.Glob(filepath.Join(in.Run, "shims", "*.log"))
-		for _, name := range logs {
-			if b, _ := os.ReadFile(name); t.Failed() && len(b) > 0 {
-				t.Logf("%s:\n%s", filepath.Base(name), b)
-			}
-		}
-		problems, err := svc.Fsck(ctx, false)
-		if err != nil {
-			t.Error(err)
-		}
-		for _, p := range problems {
-			t.Errorf("fsck: %s: %s", p.Where, p.What)
-		}
-		svc.Close()
-	})
-	return svc, in
+	return apitest.Open(t)
 }
 
 // program is a real program and how its answers are checked. probe asks the instance at an address; what it returns must

@@ -221,10 +221,10 @@ func (s *session) freeze(ctx context.Context) error {
 	}
 	external = append(external, s.strays.external()...)
 	s.guests = guests(s.Source.Pid, s.Source.Cgroup)
-	s.cfg.Created = time.Now().UTC()
 	s.dump, err = s.Tool.Dump(ctx, criu.DumpOptions{
 		Pid: s.Source.Pid, Images: s.imagesDir(), Work: work, External: external,
 		LeaveRunning: !s.Stop, TCPClose: true, Timeout: s.Timeout, PidFile: os.Getenv(pidFileVariable)})
+	s.cfg.Created = time.Now().UTC() // it stands still: a timer for a time of the day is not to be early in a clone
 	return err
 }
 

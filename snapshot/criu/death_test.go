@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/snapd-ctr/snapd-ctr/internal/proc"
 )
 
@@ -189,4 +192,35 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	}
 	// Closing happens at the end of goroutines too; restoreOptions makes a network namespace each time, closed by the test's end.
 	eventually(t, func() bool { return open() <= before+5 })
+}
+
+// What criu has said is heard however long it has been gone, also where somebody else holds its end of the socket.
+func TestLastWords(t *testing.T) {
+	for range 100 {
+		ours, theirs, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &session{conn: ours, done: make(chan struct{})}
+		said, err := proto.Marshal(&rpc.CriuResp{Type: rpc.CriuReqType_VERSION.Enum(), Success: new(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := theirs.Write(said); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(s.done)
+		for range 2 {
+			if m, err := s.recv(t.Context()); err != nil || m.resp.GetType() != rpc.CriuReqType_VERSION {
+				t.Errorf("heard %v, %v", m.resp, err)
+			}
+		}
+		if _, err := s.recv(t.Context()); !errors.Is(err, errDied) {
+			t.Errorf("when all is heard: %v", err)
+		}
+		ours.Close()
+		theirs.Close()
+	}
 }

@@ -126,11 +126,10 @@ func (s *session) recv(ctx context.Context) (message, error) {
 	read := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		// Tasks under restoration hold the socket too, so criu's death need not close it. What criu said last is
-		// in the socket already.
+		// Tasks under restoration hold the socket too, so criu's death need not close it.
 		select {
 		case <-s.done:
-			_ = s.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 		case <-read:
 		}
 	})
@@ -149,6 +148,9 @@ func (s *session) recv(ctx context.Context) (message, error) {
 func (s *session) read() (message, error) {
 	buf, oob := make([]byte, messageMax), make([]byte, 256)
 	n, on, flags, _, err := s.conn.ReadMsgUnix(buf, oob)
+	if errors.Is(err, os.ErrDeadlineExceeded) && s.dead() {
+		n, on, flags, err = s.lastWords(buf, oob)
+	}
 	if err != nil {
 		return message{}, err
 	}
@@ -168,6 +170,33 @@ func (s *session) read() (message, error) {
 		return message{}, fmt.Errorf("decode a message of criu: %w", err)
 	}
 	return m, nil
+}
+
+// dead says whether criu has been reaped.
+func (s *session) dead() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// lastWords reads what is in the socket and waits for nothing: all that criu has said before it ended is there, however long
+// ago that was.
+func (s *session) lastWords(buf, oob []byte) (n, on, flags int, err error) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		n, on, flags, _, failed = syscall.Recvmsg(int(fd), buf, oob, syscall.MSG_DONTWAIT|syscall.MSG_CMSG_CLOEXEC)
+	})
+	if err = errors.Join(err, failed); errors.Is(err, syscall.EAGAIN) || err == nil && n == 0 {
+		err = io.EOF
+	}
+	return n, on, flags, err
 }
 
 // close closes the socket, which ends criu unless it is ending anyway, and reaps it; after a while it kills.

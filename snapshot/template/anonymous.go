@@ -96,16 +96,18 @@ func (d *descriptors) timerfd(id uint32, e *timerfd.TimerfdEntry) {
 	}
 }
 
-// clock returns what a clock of the container showed at the capture, from which it goes on in a clone.
+// clock returns what a clock showed at the capture. Those of the container go on from there in a clone; the time of the day
+// does not wait for it.
 func (d *descriptors) clock(id, clock uint32) uint64 {
+	if clock == clockRealtime || clock == clockRealtimeAlarm {
+		return uint64(d.c.config.Created.UnixNano())
+	}
 	t, err := d.c.images.Clocks()
 	if err != nil {
 		d.refuse(id, "a timer: %v", err)
 	}
 	at := t.GetMonotonic()
 	switch {
-	case clock == clockRealtime || clock == clockRealtimeAlarm:
-		d.refuse(id, "a timer for a certain time of the day")
 	case t == nil:
 		d.refuse(id, "a timer for a certain time, and the container's clocks are not in the images")
 	case clock == clockBoottime || clock == clockBoottimeAlarm:

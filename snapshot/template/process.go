@@ -2,10 +2,12 @@ package template
 
 import (
 	"fmt"
+	"path"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/creds"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-sa"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/remap-file-path"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/siginfo"
 	"google.golang.org/protobuf/proto"
 
@@ -191,7 +193,12 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 
 // directories sets the working directory and the root.
 func (c *compiler) directories(r *recipe.Recipe, t *criu.Task) {
-	cwd, root := c.directory("working directory", t.FS.GetCwdId()), c.directory("root", t.FS.GetRootId())
+	cwd, root := "/", c.directory("root", t.FS.GetRootId())
+	if c.remapped(t.FS.GetCwdId()) {
+		c.deletedDirectory(r, t)
+	} else {
+		cwd = c.directory("working directory", t.FS.GetCwdId())
+	}
 	if cwd != "/" {
 		r.Call("working directory "+cwd, recipe.Chdir, recipe.At(r.Data().String(cwd)))
 	}
@@ -211,6 +218,39 @@ func (c *compiler) directory(what string, id uint32) string {
 		return f.GetReg().GetName()
 	}
 	return "/"
+}
+
+// deletedDirectory makes the working directory again that was deleted: under its old name, which it then loses.
+func (c *compiler) deletedDirectory(r *recipe.Recipe, t *criu.Task) {
+	id := t.FS.GetCwdId()
+	f, _ := c.images.File(id)
+	name := f.GetReg().GetName()
+	what := fmt.Sprintf("the working directory %s, which was deleted", name)
+	remaps, _ := c.images.Remaps() // it is one of them
+	remap := remaps[id]
+	g, err := c.images.Ghost(remap.GetRemapId())
+	if err != nil || remap.GetRemapType() != remap_file_path.RemapType_GHOST || !path.IsAbs(name) {
+		c.refuse("%s", what)
+		return
+	}
+	// Who else has it would get another.
+	for other, m := range remaps {
+		if other != id && m.GetRemapId() == remap.GetRemapId() && m.GetRemapType() == remap.GetRemapType() {
+			c.refuse("%s and is open as well", what)
+			return
+		}
+	}
+	d, e := r.Data(), g.Entry
+	const noReplace, removeDir = 1, 0x200
+	at, park, here := recipe.At(d.String(name)), recipe.At(d.String(name+parked)), recipe.At(d.String("."))
+	cwd := recipe.Int(atFDCWD)
+	r.Call("move away what is at "+name, recipe.Renameat2, cwd, at, cwd, park, recipe.Int(noReplace)).Try()
+	r.Call("make "+name, recipe.Mkdirat, cwd, at, recipe.Int(0o700))
+	r.Call("working directory "+name, recipe.Chdir, at)
+	r.Call("its owner", recipe.Fchownat, cwd, here, recipe.Int(e.GetUid()), recipe.Int(e.GetGid()), recipe.Int(0))
+	r.Call("its permissions", recipe.Fchmodat, cwd, here, recipe.Int(e.GetMode()&0o7777))
+	r.Call("delete "+name, recipe.Unlinkat, cwd, at, recipe.Int(removeDir))
+	r.Call("move back what was at "+name, recipe.Renameat2, cwd, park, cwd, at, recipe.Int(noReplace)).Try()
 }
 
 // remapped says whether a file's name is not its own: it was deleted, or belonged to a process.

@@ -91,7 +91,8 @@ static void check_epolls(void) {
 	close(ends[1]);
 }
 
-static struct { int fd, clock, expired; time_t left, interval; struct timespec made; } clocks[8];
+// The clocks of a container stand still between capture and clone; the time of the day, for which some timers are set, does not.
+static struct { int fd, clock, day, expired; time_t left, interval; struct timespec made; } clocks[8];
 static int nclocks;
 
 static void make_timerfds(void) {
@@ -102,11 +103,14 @@ static void make_timerfds(void) {
 		clocks[nclocks].expired = chance(25);
 		clocks[nclocks].left = chance(20) ? 0 : 1000 + below(9000);
 		clocks[nclocks].interval = chance(50) ? 500 + below(5000) : 0;
-		clock_gettime(clocks[nclocks].clock, &clocks[nclocks].made);
+		int absolute = !clocks[nclocks].expired && clocks[nclocks].left && chance(40);
+		clocks[nclocks].day = absolute && clocks[nclocks].clock == CLOCK_REALTIME;
+		clock_gettime(clocks[nclocks].day ? CLOCK_REALTIME : CLOCK_MONOTONIC, &clocks[nclocks].made);
 		struct itimerspec at = {.it_value = {clocks[nclocks].left, 0}, .it_interval = {clocks[nclocks].interval, 0}};
 		if (clocks[nclocks].expired) at = (struct itimerspec){.it_value = {0, 1}, .it_interval = {clocks[nclocks].interval, 0}};
-		int absolute = !clocks[nclocks].expired && clocks[nclocks].left && chance(40);
-		if (absolute) at.it_value.tv_sec += clocks[nclocks].made.tv_sec;
+		struct timespec now;
+		clock_gettime(clocks[nclocks].clock, &now);
+		if (absolute) at.it_value.tv_sec += now.tv_sec;
 		MUST(timerfd_settime(clocks[nclocks].fd, absolute ? TFD_TIMER_ABSTIME : 0, &at, 0));
 		struct pollfd poll_fd = {clocks[nclocks].fd, POLLIN, 0};
 		if (clocks[nclocks].expired) MUST(poll(&poll_fd, 1, 1000));
@@ -119,12 +123,12 @@ static void check_timerfds(void) {
 		struct timespec now;
 		u64 ticks = 0;
 		int fd = clocks[i].fd;
-		clock_gettime(clocks[i].clock, &now);
+		clock_gettime(clocks[i].day ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
 		if (timerfd_gettime(fd, &is)) { wrong("timerfd %d: %s", fd, strerror(errno)); continue; }
 		time_t left = clocks[i].left - (now.tv_sec - clocks[i].made.tv_sec);
 		if (clocks[i].expired) left = clocks[i].interval ? clocks[i].interval - (now.tv_sec - clocks[i].made.tv_sec) : 0;
 		if (!clocks[i].left && !clocks[i].expired) left = 0;
-		if (labs(is.it_value.tv_sec - left) > 3) wrong("timerfd %d has %ld seconds to go, not %ld", fd, is.it_value.tv_sec, left);
+		if (labs(is.it_value.tv_sec - left) > 3) wrong("timerfd %d%s has %ld seconds to go, not %ld", fd, clocks[i].day ? " for a time of the day" : "", is.it_value.tv_sec, left);
 		time_t interval = clocks[i].left || clocks[i].expired ? clocks[i].interval : is.it_interval.tv_sec;
 		if (is.it_interval.tv_sec != interval) wrong("timerfd %d has an interval of %ld, not %ld", fd, is.it_interval.tv_sec, interval);
 		ssize_t n = read(fd, &ticks, 8);

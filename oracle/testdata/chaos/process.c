@@ -19,6 +19,22 @@ static void make_place(void) {
 	if (chance(20)) rmdir(name); // it stands in a folder without a name
 }
 
+static void report_place(void) {
+	struct stat here = {0};
+	char name[100];
+	int named = getcwd(name, sizeof name) != 0;
+	stat(".", &here);
+	say("stands in %s, mode %o, %lu links, owner %u:%u", named ? name : strerror(errno), here.st_mode, here.st_nlink, here.st_uid, here.st_gid);
+}
+
+static void check_place(void) {
+	int fd = open("inside", O_CREAT | O_WRONLY, 0600);
+	struct stat here = {0};
+	stat(".", &here);
+	if ((fd >= 0) != (here.st_nlink > 0)) wrong("a file in its folder: %s", strerror(errno));
+	if (fd >= 0) unlink("inside"), close(fd);
+}
+
 static void write_file(const char *name, const char *text) {
 	int fd = open(name, O_WRONLY);
 	if (fd < 0) return;
@@ -47,7 +63,7 @@ static void make_limits(void) {
 }
 
 static void make_schedule(void) {
-	if (chance(40)) MUST(setpriority(PRIO_PROCESS, 0, (int)below(15)));
+	if (chance(40)) MUST(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + (int)below(15))); // no right to lower it
 	struct sched_param param = {0};
 	if (chance(30)) MUST(sched_setscheduler(0, chance(50) ? SCHED_BATCH : SCHED_IDLE, &param));
 	if (chance(30)) {
@@ -141,7 +157,7 @@ static void check_seccomp(void) {
 	if (syscall(SYS_acct, 0) != -1 || errno != 77) wrong("the filter lets a call through: %d", errno);
 }
 
-const struct feature feature_place = {"place", make_place, 0, 0}, feature_limits = {"limits", make_limits, 0, 0},
+const struct feature feature_place = {"place", make_place, check_place, report_place}, feature_limits = {"limits", make_limits, 0, 0},
 	feature_schedule = {"schedule", make_schedule, 0, report_schedule}, feature_ioprio = {"ioprio", make_ioprio, 0, report_ioprio},
 	feature_prctl = {"prctl", make_prctl, 0, report_prctl}, feature_credentials = {"credentials", make_credentials, 0, 0},
 	feature_seccomp = {"seccomp", make_seccomp, check_seccomp, 0};

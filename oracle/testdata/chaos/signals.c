@@ -98,7 +98,7 @@ static void check_pending(void) {
 	if ((sigtimedwait(&set, &info, &none) == SIGUSR1) != usual) wrong("SIGUSR1 is pending: %d", !usual);
 }
 
-static struct { timer_t id; int there; time_t left, interval; int clock; struct timespec made; } timers[10];
+static struct { timer_t id; int there; time_t left, interval; struct timespec made; } timers[10];
 static int ntimers;
 
 static void make_timers(void) {
@@ -108,13 +108,12 @@ static void make_timers(void) {
 	for (ntimers = 0; ntimers < 1 + (int)below(8); ntimers++) {
 		struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = TICK, .sigev_value.sival_int = 900 + ntimers};
 		if (chance(20)) event.sigev_notify = SIGEV_NONE;
-		timers[ntimers].clock = clocks[below(COUNT(clocks))];
-		MUST(timer_create(timers[ntimers].clock, &event, &timers[ntimers].id));
+		MUST(timer_create(clocks[below(COUNT(clocks))], &event, &timers[ntimers].id));
 		timers[ntimers].there = 1;
 		timers[ntimers].left = chance(80) ? 1000 + below(5000) : 0;
 		timers[ntimers].interval = chance(50) ? 700 + below(5000) : 0;
 		struct itimerspec at = {.it_value = {timers[ntimers].left, 0}, .it_interval = {timers[ntimers].interval, 0}};
-		clock_gettime(timers[ntimers].clock, &timers[ntimers].made);
+		clock_gettime(CLOCK_MONOTONIC, &timers[ntimers].made); // which, like these timers, stands still between capture and clone
 		MUST(timer_settime(timers[ntimers].id, 0, &at, 0));
 	}
 	for (int i = 0; i < ntimers; i++)
@@ -126,7 +125,7 @@ static void check_timers(void) {
 		if (!timers[i].there) continue;
 		struct itimerspec is;
 		struct timespec now;
-		clock_gettime(timers[i].clock, &now);
+		clock_gettime(CLOCK_MONOTONIC, &now);
 		if (timer_gettime(timers[i].id, &is)) { wrong("timer %d: %s", i, strerror(errno)); continue; }
 		time_t left = timers[i].left ? timers[i].left - (now.tv_sec - timers[i].made.tv_sec) : 0;
 		if (labs(is.it_value.tv_sec - left) > 3) wrong("timer %d has %ld seconds to go, not %ld", i, is.it_value.tv_sec, left);
