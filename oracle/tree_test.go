@@ -14,6 +14,7 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
+	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
 // treeRootfs returns a root file system with the program of testdata/tree in it, under two names.
@@ -48,19 +49,15 @@ func TestTree(t *testing.T) {
 }
 
 func tree(t *testing.T, rootfs string, args ...string) {
-	svc := open(t)
+	svc, _ := apitest.Open(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	original, err := svc.Run(ctx, api.RunRequest{Name: "original", Rootfs: rootfs, Args: append([]string{"/tree"}, args...)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := answers(ctx, original, func(c *snapshot.Container) error { _, err := ask(c, "ready"); return err }); err != nil {
-		t.Fatal(err)
-	}
+	tr := try(ctx, t, svc, api.RunRequest{Name: "original", Rootfs: rootfs, Args: append([]string{"/tree"}, args...)},
+		func(c *snapshot.Container) error { _, err := ask(c, "ready"); return err })
 	report := func(c *snapshot.Container) (string, error) { return ask(c, "report") }
-	all := []witness{look(t, "the original", "", original, report)}
-	all = append(all, clones(ctx, t, svc, all[0], report)...)
+	tr.report = report
+	all := []witness{tr.original()}
+	all = append(all, tr.clones(ctx, all[0])...)
 	if len(all) != 1+len(engines()) {
 		t.Fatal("it was refused")
 	}
@@ -73,6 +70,7 @@ func tree(t *testing.T, rootfs string, args ...string) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, snapshot.LogOf(err))
 	}
+	tr.containers = append(tr.containers, second...)
 	for _, c := range second {
 		w := settled(all[0], look(t, c.Name, last.engine, c, report))
 		same(t, all[0], w)

@@ -38,6 +38,7 @@ type compiler struct {
 	kept   []string // files that every clone inherits from the template: see open
 
 	tree    []*process // all processes, parents before their children
+	limit   uint64     // where the first mapping above the stub's home begins
 	shadows region     // where the template has the memory of all but the first
 	// Of a container with several processes, all that is open is opened by the first one, at numbers from stage on. staged
 	// has these as if they were a process's.

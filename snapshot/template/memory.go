@@ -81,19 +81,31 @@ func (c *compiler) memory(r *recipe.Recipe, h home, s surroundings) {
 func (c *compiler) fill(r *recipe.Recipe, p *process, pages map[string]int, files map[uint32]int) {
 	vmas := p.Space.GetVmas()
 	stored := storedIn(vmas, p.Pages)
+	elsewhere := &dense{}
+	if !p.Space.GetThpDisabled() {
+		elsewhere = layDense(vmas, stored, c.shadows.end, c.limit)
+	}
+	elsewhere.open(r)
 	for i, v := range vmas {
-		if private(v) {
+		if private(v) && elsewhere.to[i] == 0 {
 			c.mapPrivate(r, v, p.shadow.at(v.GetStart()), files[uint32(v.GetShmid())], len(stored[i]) > 0)
 		}
 	}
-	c.collapse(r, p)
-	for _, run := range slices.Concat(stored...) {
-		r.Call(fmt.Sprintf("read memory %x-%x", run.Start, run.End), recipe.Pread, recipe.Int(pages[run.File]), recipe.Int(p.shadow.at(run.Start)),
-			recipe.Int(run.End-run.Start), recipe.Int(run.Offset)).Want(int(run.End - run.Start))
+	c.collapse(r, p, elsewhere)
+	for i, v := range vmas {
+		place := p.shadow.at(v.GetStart())
+		if at := elsewhere.to[i]; at != 0 {
+			place = at
+		}
+		for _, run := range stored[i] {
+			r.Call(fmt.Sprintf("read memory %x-%x", run.Start, run.End), recipe.Pread, recipe.Int(pages[run.File]), recipe.Int(place+run.Start-v.GetStart()),
+				recipe.Int(run.End-run.Start), recipe.Int(run.Offset)).Want(int(run.End - run.Start))
+		}
 	}
+	elsewhere.settle(r, p.shadow.at)
 	for i, v := range vmas {
 		if private(v) {
-			c.protect(r, v, p.shadow.at(v.GetStart()), len(stored[i]) > 0)
+			c.protect(r, v, p.shadow.at(v.GetStart()), len(stored[i]) > 0 && elsewhere.to[i] == 0)
 		}
 		if v.GetStatus()&criu.VMAGuard != 0 {
 			r.Call(fmt.Sprintf("guard %x-%x", v.GetStart(), v.GetEnd()), recipe.Madvise, recipe.Int(p.shadow.at(v.GetStart())),
@@ -233,7 +245,7 @@ func (c *compiler) protect(r *recipe.Recipe, v *vma.VmaEntry, at uint64, filled 
 
 // collapse has the kernel take huge pages for what is about to be filled: a fork copies one entry for each, in place of
 // 512. It is done while they are nearly empty, and where it cannot be done nothing but time is lost.
-func (c *compiler) collapse(r *recipe.Recipe, owner *process) {
+func (c *compiler) collapse(r *recipe.Recipe, owner *process, elsewhere *dense) {
 	if owner.Space.GetThpDisabled() {
 		return
 	}
@@ -245,31 +257,37 @@ func (c *compiler) collapse(r *recipe.Recipe, owner *process) {
 			at = next
 		}
 	}
-	for _, v := range owner.Space.GetVmas() {
-		if !private(v) || v.GetStatus()&criu.VMAAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
+	for i, v := range owner.Space.GetVmas() {
+		if !private(v) || elsewhere.to[i] != 0 || v.GetStatus()&criu.VMAAnonPrivate == 0 || v.GetMadv()>>15&1 == 1 {
 			continue
 		}
-		var group region
-		flush := func() {
-			if group.end > group.start {
-				r.Call("collapse", recipe.Madvise, recipe.Int(owner.shadow.at(group.start)), recipe.Int(group.end-group.start), recipe.Int(madvCollapse)).Try()
-			}
-			group = region{}
-		}
+		var huge stretches
 		for at := (v.GetStart() + hugePage - 1) / hugePage * hugePage; at+hugePage <= v.GetEnd(); at += hugePage {
-			if full[at] < collapsed {
-				flush()
-				continue
+			if full[at] >= collapsed {
+				huge.add(r, owner.shadow.at(at))
 			}
-			r.Call("touch", recipe.Madvise, recipe.Int(owner.shadow.at(at)), recipe.Int(pageSize), recipe.Int(madvPopulateWrite)).Try()
-			if group.end != at {
-				flush()
-				group.start = at
-			}
-			group.end = at + hugePage
 		}
-		flush()
+		huge.end(r)
 	}
+}
+
+// stretches are made huge pages of, those that lie side by side in one call: the kernel waits for all processors in each.
+type stretches struct{ group region }
+
+func (s *stretches) add(r *recipe.Recipe, at uint64) {
+	r.Call("touch", recipe.Madvise, recipe.Int(at), recipe.Int(pageSize), recipe.Int(madvPopulateWrite)).Try()
+	if s.group.end != at {
+		s.end(r)
+		s.group.start = at
+	}
+	s.group.end = at + hugePage
+}
+
+func (s *stretches) end(r *recipe.Recipe) {
+	if g := s.group; g.end > g.start {
+		r.Call("collapse", recipe.Madvise, recipe.Int(g.start), recipe.Int(g.end-g.start), recipe.Int(madvCollapse)).Try()
+	}
+	s.group = region{}
 }
 
 // vdsoOf returns where the captured process had its vdso and the data of that, in one piece.

@@ -68,6 +68,7 @@ func (c *compiler) placeShadows(h home, end recipe.Addr) {
 			}
 		}
 	}
+	c.limit = limit
 	c.shadows.start = (uint64(h.park(end)) + parkRoom + shadowUnit - 1) &^ (shadowUnit - 1)
 	c.shadows.end = c.shadows.start
 	for _, p := range c.tree[1:] {
