@@ -26,7 +26,9 @@ func (c *compiler) checkMappings(t *criu.Task) {
 		case s&criu.VMASocket != 0:
 			c.refuse("%s: a packet socket's ring", at)
 		case s&criu.VMAAIO != 0:
-			c.refuse("%s: a context of asynchronous I/O", at)
+			if why := c.cannotRing(t, v); why != "" {
+				c.refuse("%s: %s", at, why)
+			}
 		case s&criu.VMAShadow != 0:
 			c.refuse("%s: a shadow stack", at)
 		case s&(criu.VMAPlugin|criu.VMAUnsupported) != 0:

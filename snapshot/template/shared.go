@@ -25,6 +25,8 @@ func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
 			c.mapShared(r, v, first)
 		case s&criu.VMAFileShared != 0:
 			c.mapFile(r, v)
+		case s&criu.VMAAIO != 0:
+			c.mapRing(r, t, v)
 		}
 		at, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
 		what := fmt.Sprintf(" %x-%x", v.GetStart(), v.GetEnd())

@@ -102,6 +102,13 @@ func (c *compiler) takeDescriptors(r *recipe.Recipe, p *process) {
 		r.Call(fmt.Sprintf("descriptor %d", e.GetFd()), recipe.Dup3, recipe.Int(c.stagedAt(e.GetId())), recipe.Int(e.GetFd()), recipe.Int(flags))
 	}
 	for _, e := range p.FDs {
+		f, err := c.images.File(e.GetId())
+		if u := f.GetUsk(); err == nil && p.number > 0 && u.GetState() == tcpListen && c.holder(e.GetId()) == p {
+			// Whoever connects may ask who listens, and is told who has said so last.
+			r.Call(fmt.Sprintf("descriptor %d: listen", e.GetFd()), recipe.Listen, recipe.Int(e.GetFd()), recipe.Int(u.GetBacklog()))
+		}
+	}
+	for _, e := range p.FDs {
 		if e.GetType() == fdinfo.FdTypes_EVENTPOLL && c.holder(e.GetId()) == p {
 			f, err := c.images.File(e.GetId())
 			if err != nil {

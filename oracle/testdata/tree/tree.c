@@ -5,7 +5,7 @@
  *   1 first ── forked:   a session of its own, two threads more, an epoll set, memory kept from forks, no capabilities
  *           ├─ executed: /other, a process group of its own, a limit, an ignored signal, a pending one, other groups
  *           │   └─ below: its child, in its group
- *           └─ joined:   in the group of /other, fewer capabilities, a timer
+ *           └─ joined:   in the group of /other, fewer capabilities, a timer, a context of asynchronous I/O
  *
  * All have one file open, with one offset, one piece of shared memory, and one pipe from the first to "joined". Called with
  * the argument "users", the first two are of other users as well.
@@ -29,6 +29,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -53,6 +54,7 @@ static volatile unsigned signals[65];
 static volatile unsigned worked[2];
 static int wake[2][2], awake[2][2];
 static int poller = -1;
+static aio_context_t requests; /* of "joined" */
 static int users;
 
 static void die(const char *what)
@@ -140,8 +142,14 @@ static void check(unsigned turn)
 			say("thread does not work");
 	}
 	if (name[0] == 'j') {
+		struct iocb one = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = shared_file, .aio_buf = (unsigned long)&c, .aio_nbytes = 1,
+				    .aio_offset = 3 };
+		struct iocb *all = &one;
+		struct io_event done;
 		if (read(pipe_read, &c, 1) != 1 || c != 'p')
 			say("does not find in the pipe what the first process wrote");
+		if (syscall(SYS_io_submit, requests, 1, &all) != 1 || syscall(SYS_io_getevents, requests, 1, 1, &done, NULL) != 1 || c != 'd')
+			say("cannot read by asynchronous I/O");
 	}
 }
 
@@ -246,6 +254,8 @@ static void joined(int socket)
 	setitimer(ITIMER_REAL, &t, NULL);
 	for (int cap = 5; cap < 10; cap++)
 		prctl(PR_CAPBSET_DROP, cap);
+	if (syscall(SYS_io_setup, 32, &requests))
+		die("io_setup");
 	umask(077);
 	if (chdir("/tmp"))
 		die("chdir");

@@ -64,6 +64,7 @@ const (
 	Sethostname      Call = 170
 	Setdomainname    Call = 171
 	Futex            Call = 202
+	IoSetup          Call = 206
 	SetTidAddress    Call = 218
 	TimerCreate      Call = 222
 	TimerSettime     Call = 223
