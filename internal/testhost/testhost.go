@@ -98,8 +98,7 @@ func CRIU(t testing.TB) string {
 	return path
 }
 
-// Binary builds a command of this module with the race detector and returns its path. The build cache makes the second
-// call cheap.
+// Binary builds a command of this module and returns its path. The build cache makes the second call cheap.
 func Binary(t testing.TB, name string) string {
 	t.Helper()
 	top, err := Checkout()

@@ -25,7 +25,7 @@ import (
 const (
 	BusyboxName = "busybox" // one static program, 3 MB
 	PythonName  = "python"  // python3 and numpy
-	FullName    = "full"    // python3, numpy, node, java, nginx, redis, busybox
+	FullName    = "full"    // python3, numpy, node, java, ruby, nginx, redis, busybox
 )
 
 const assemblyLimit = 10 * time.Minute

@@ -47,6 +47,7 @@ func TestServers(t *testing.T) {
 		{"node", []string{"node", "/srv/server.mjs"}},
 		{"java", []string{"java", "-Xmx128m", "-XX:-UsePerfData", "-cp", "/srv", "Server"}},
 		{"go", []string{"/srv/goserver"}},
+		{"ruby", []string{"ruby", "/srv/server.rb"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			port := freePort(t)

@@ -40,6 +40,7 @@ var programs = []program{
 	{"nginx", []string{"nginx", "-c", "/srv/nginx.conf"}, page},
 	{"redis", []string{"redis-server", "/srv/redis.conf"}, redis},
 	{"shell-with-children", []string{"sh", "/srv/children.sh"}, children},
+	{"ruby", []string{"ruby", "/srv/server.rb"}, counterAt("/value")},
 }
 
 // TestPrograms takes each program through its whole life: run, warm, snapshot, five clones that answer, an original

@@ -21,7 +21,7 @@ func javaWith(collector string) program {
 // the only one, and the original goes on.
 func TestTemplatePrograms(t *testing.T) {
 	rootfs := testrootfs.Dir(t, testrootfs.FullName)
-	all := []program{programs[0], programs[1], programs[3], programs[5],
+	all := []program{programs[0], programs[1], programs[3], programs[5], programs[7],
 		javaWith("SerialGC"), javaWith("ParallelGC"), javaWith("G1GC"), javaWith("ZGC"), javaWith("ShenandoahGC"),
 		{"shell", []string{"sh", "-c", `n=0; mkfifo /ask /said; exec 3<>/ask 4<>/said; while read -r line <&3; do n=$((n+1)); echo $n >&4; done`}, shell}}
 	for _, p := range all {
