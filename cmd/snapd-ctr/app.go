@@ -86,7 +86,7 @@ func (a *app) cli() *cli.App {
 		Commands: []*cli.Command{
 			newRunCommand(a), newSnapshotCommand(a), newCloneCommand(a), newForkCommand(a),
 			newPsCommand(a), newExecCommand(a), newLogsCommand(a), newStopCommand(a), newKillCommand(a),
-			newRmCommand(a), newWaitCommand(a), newInspectCommand(a),
+			newRmCommand(a), newWaitCommand(a), newInspectCommand(a), newStatsCommand(a),
 			newSnapshotsCommand(a), newTemplateCommand(a), newFsckCommand(a), newDoctorCommand(a),
 			newCompletionCommand(a), newCompleteCommand(a), newManCommand(a), newVersionCommand(a), newHelpCommand(a),
 		},

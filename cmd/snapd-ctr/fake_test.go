@@ -247,6 +247,11 @@ func (f fake) Wait(ctx context.Context, ref string) (int, error) {
 	return 7, f.fail(ctx, "wait", ref)
 }
 
+func (f fake) Usage(ctx context.Context, ref string) (*api.Usage, error) {
+	return &api.Usage{ID: webID, Name: ref, Engine: snapshot.EngineTemplate, Processes: 2, Threads: 13, PrivateBytes: 3 << 20, SharedBytes: 180 << 20,
+		PageTableBytes: 512 << 10}, f.fail(ctx, "stats", ref)
+}
+
 func (f fake) Snapshots(context.Context) ([]*snapshot.Snapshot, error) {
 	if f.empty {
 		return nil, nil

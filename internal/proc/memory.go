@@ -51,3 +51,37 @@ func AvailableMemory() (int64, error) {
 	}
 	return 0, fmt.Errorf("/proc/meminfo has no MemAvailable")
 }
+
+// Status is what /proc/PID/status says of a process's size.
+type Status struct {
+	Threads    int
+	PageTables int64 // bytes
+}
+
+// ReadStatus reads it. A process that has ended has neither.
+func ReadStatus(pid int) (s Status, err error) {
+	path := file(pid, "status")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return s, err
+	}
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		var n int64
+		switch string(f[0]) {
+		case "Threads:":
+			n, err = strconv.ParseInt(string(f[1]), 10, 32)
+			s.Threads = int(n)
+		case "VmPTE:":
+			n, err = strconv.ParseInt(string(f[1]), 10, 54)
+			s.PageTables = n << 10
+		}
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return s, nil
+}

@@ -159,30 +159,6 @@ func NamespaceInode(pid int, ns string) (uint64, error) {
 
 // PrivateBytes returns the memory that only this process maps, from smaps_rollup.
 func PrivateBytes(pid int) (int64, error) {
-	path := file(pid, "smaps_rollup")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	n, err := parsePrivate(b)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
-	}
-	return n, nil
-}
-
-func parsePrivate(b []byte) (int64, error) {
-	var sum int64
-	for line := range bytes.Lines(b) {
-		f := bytes.Fields(line)
-		if len(f) != 3 || !bytes.HasPrefix(f[0], []byte("Private_")) {
-			continue
-		}
-		kb, err := strconv.ParseInt(string(f[1]), 10, 54)
-		if err != nil {
-			return 0, err
-		}
-		sum += kb << 10
-	}
-	return sum, nil
+	r, err := ReadRollup(pid)
+	return r.Private, err
 }

@@ -68,7 +68,7 @@ func FuzzParseStat(f *testing.F) {
 
 func FuzzParsePrivate(f *testing.F) {
 	f.Add([]byte("Private_Clean:  4 kB\nPrivate_Dirty: 8 kB\n"))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parsePrivate(b) })
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseRollup(b) })
 }
 
 func FuzzParseCgroups(f *testing.F) {
@@ -212,7 +212,7 @@ func TestPrivateBytes(t *testing.T) {
 		t.Errorf("%d bytes more after %d were touched", grown, size)
 	}
 	for _, bad := range []string{"Private_Dirty: x kB\n", "Private_Clean: 99999999999999999999 kB\n"} {
-		if _, err := parsePrivate([]byte(bad)); err == nil {
+		if _, err := parseRollup([]byte(bad)); err == nil {
 			t.Errorf("%q was read", bad)
 		}
 	}

@@ -12,6 +12,8 @@ type Rollup struct {
 	RSS  int64 // all that it maps
 	PSS  int64 // the same, of what n processes map only the nth part
 	Huge int64 // anonymous memory in huge pages
+
+	Private int64 // what only this process maps
 }
 
 // ReadRollup adds up what a process maps, from smaps_rollup.
@@ -36,6 +38,8 @@ func parseRollup(b []byte) (r Rollup, err error) {
 		}
 		var to *int64
 		switch string(f[0]) {
+		case "Private_Clean:", "Private_Dirty:", "Private_Hugetlb:":
+			to = &r.Private
 		case "Rss:":
 			to = &r.RSS
 		case "Pss:":
@@ -49,7 +53,7 @@ func parseRollup(b []byte) (r Rollup, err error) {
 		if err != nil {
 			return Rollup{}, err
 		}
-		*to = kb << 10
+		*to += kb << 10
 	}
 	return r, nil
 }

@@ -48,6 +48,8 @@ type Service interface {
 	Kill(ctx context.Context, ref string, signal string) error
 	// Remove deletes an exited container and its files; with force a running one is killed first.
 	Remove(ctx context.Context, ref string, force bool) error
+	// Usage says what a running container's processes use of memory.
+	Usage(ctx context.Context, ref string) (*Usage, error)
 	// Wait returns the container's exit status once it has exited.
 	Wait(ctx context.Context, ref string) (status int, err error)
 
