@@ -45,9 +45,6 @@ type Parts struct {
 	Files       map[string][]byte // container path -> what takes the place of the captured content there
 	CgroupPath  string            // as in [PrepareOptions]
 	Netns       *Netns            // that of the clone, for a sysfs; nil: the host's
-	// Volatile leaves out all syncing, also that of the whole host file system when the clone ends. After a crash of the
-	// host the upper directory may lack what the clone had written and synced.
-	Volatile bool
 	// Root is the root file system of a clone that is gone, to be had again; Upper and Work are not looked at then.
 	Root *SpareRoot
 }

@@ -72,7 +72,16 @@ func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapsho
 	}()
 	n = b.networkAt(addr)
 	name := b.hostEnd(id)
-	if err := host.do(b.plug(name, master, ns, macOf(addr)), portUp(name), neighbour(master, addr)); err != nil {
+	plug := func() error {
+		return host.do(b.plug(name, master, ns, macOf(addr)), portUp(name), neighbour(master, addr))
+	}
+	err = plug()
+	if errors.Is(err, syscall.EEXIST) { // of a network of the same container's, which the kernel is still taking apart
+		if err = host.do(unplug(name)); err == nil || errors.Is(err, syscall.ENODEV) {
+			err = plug()
+		}
+	}
+	if err != nil {
 		return n, err
 	}
 	inside, err := ns.route()
@@ -205,6 +214,10 @@ func (b Bridge) plug(name string, master int, ns *Netns, mac net.HardwareAddr) *
 			})
 		})
 	})
+}
+
+func unplug(name string) *message {
+	return request("remove interface "+name, syscall.RTM_DELLINK, 0, linkHeader(0, 0)).text(syscall.IFLA_IFNAME, name)
 }
 
 func (b Bridge) address(eth0 int, addr netip.Addr) *message {

@@ -240,6 +240,21 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// TestAttachAgain gives a container a network while the kernel has not yet taken apart the one that it had.
+func TestAttachAgain(t *testing.T) {
+	b := testBridge(t, "10.201.0.0/24")
+	first := attach(t, b, "a", nil, nil)
+	ns, err := NewNetns()
+	must(t, err)
+	defer ns.Close()
+	must(t, b.Free("a", first.Address))
+	n, err := b.Attach(ns, "a", nil, nil)
+	must(t, err)
+	serve(t, ns, "tcp", "0.0.0.0:80", "again")
+	expect(t, "the container", ask(t, nil, "tcp", n.Address.String()+":80"), "again to 10.201.0.1")
+	must(t, b.Free("a", n.Address))
+}
+
 // TestAliases clones, so to say, a container whose servers are bound to its address while it lives on.
 func TestAliases(t *testing.T) {
 	b := testBridge(t, "10.202.0.0/24")

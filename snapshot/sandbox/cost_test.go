@@ -226,11 +226,10 @@ func BenchmarkCostLease(b *testing.B) {
 }
 
 // Of what a clone of a container of runc's default kind has of its own.
-func BenchmarkCostMounts(b *testing.B)         { benchmarkCostMounts(b, false, false) }
-func BenchmarkCostMountsVolatile(b *testing.B) { benchmarkCostMounts(b, true, false) }
-func BenchmarkCostMountsAgain(b *testing.B)    { benchmarkCostMounts(b, false, true) }
+func BenchmarkCostMounts(b *testing.B)      { benchmarkCostMounts(b, false) }
+func BenchmarkCostMountsAgain(b *testing.B) { benchmarkCostMounts(b, true) }
 
-func benchmarkCostMounts(b *testing.B, volatile, again bool) {
+func benchmarkCostMounts(b *testing.B, again bool) {
 	dir := b.TempDir()
 	lower, content := filepath.Join(dir, "lower"), filepath.Join(dir, "dev")
 	for _, d := range []string{lower, lower + "/dev", lower + "/etc", content} {
@@ -271,7 +270,7 @@ func benchmarkCostMounts(b *testing.B, volatile, again bool) {
 	metered(b, func(i int) {
 		own1 := filepath.Join(dir, fmt.Sprint(b.N, "-", i))
 		check(b, os.Mkdir(own1, 0o700))
-		d, err := bp.Make(Parts{Upper: own1 + "/upper", Work: own1 + "/work", Files: own, Volatile: volatile})
+		d, err := bp.Make(Parts{Upper: own1 + "/upper", Work: own1 + "/work", Files: own})
 		check(b, err)
 		check(b, d.Close())
 		check(b, os.RemoveAll(own1))

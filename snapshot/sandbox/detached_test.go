@@ -168,7 +168,7 @@ func TestDetachedLeavesNothing(t *testing.T) {
 	b, err := NewBlueprint(lower, plan, contents, nil)
 	must(t, err)
 	for i := range 20 {
-		d, err := b.Make(Parts{Upper: fmt.Sprint(dir, "/upper", i), Work: fmt.Sprint(dir, "/work", i), Volatile: i%2 == 0})
+		d, err := b.Make(Parts{Upper: fmt.Sprint(dir, "/upper", i), Work: fmt.Sprint(dir, "/work", i)})
 		must(t, err)
 		must(t, d.Close())
 	}
@@ -212,19 +212,11 @@ func TestTreeIsACopy(t *testing.T) {
 	}
 }
 
+// BenchmarkBlueprintMake measures Make alone; what it made is given up outside of the time, in hundreds.
 func BenchmarkBlueprintMake(b *testing.B) {
 	lower, plan, contents := usual(b)
-	for _, volatile := range []bool{false, true} {
-		b.Run(fmt.Sprintf("volatile=%v", volatile), func(b *testing.B) {
-			blueprint, err := NewBlueprint(lower, plan, contents, nil)
-			check(b, err)
-			benchmarkMake(b, blueprint, volatile)
-		})
-	}
-}
-
-// benchmarkMake measures Make alone; what it made is given up outside of the time, in hundreds.
-func benchmarkMake(b *testing.B, blueprint *Blueprint, volatile bool) {
+	blueprint, err := NewBlueprint(lower, plan, contents, nil)
+	check(b, err)
 	dir := b.TempDir()
 	var held []*DetachedMounts
 	release := func() {
@@ -234,7 +226,7 @@ func benchmarkMake(b *testing.B, blueprint *Blueprint, volatile bool) {
 		held = held[:0]
 	}
 	for i := 0; b.Loop(); i++ {
-		d, err := blueprint.Make(Parts{Upper: fmt.Sprint(dir, "/u", i), Work: fmt.Sprint(dir, "/w", i), Volatile: volatile})
+		d, err := blueprint.Make(Parts{Upper: fmt.Sprint(dir, "/u", i), Work: fmt.Sprint(dir, "/w", i)})
 		check(b, err)
 		if held = append(held, d); len(held) == 100 {
 			b.StopTimer()

@@ -178,11 +178,7 @@ func (b *Blueprint) overlay(p Parts, flags sys.MountFlags) (*sys.DetachedMount, 
 	if err := makeUpper(p.Upper, b.lower[0]); err != nil {
 		return nil, err
 	}
-	var options []sys.MountOption
-	if p.Volatile {
-		options = []sys.MountOption{{Key: "volatile"}}
-	}
-	o, err := sys.NewDetachedOverlay(b.lower, p.Upper, p.Work, options, flags.Writable())
+	o, err := sys.NewDetachedOverlay(b.lower, p.Upper, p.Work, nil, flags.Writable())
 	if err != nil {
 		return nil, err
 	}

@@ -76,6 +76,9 @@ func (s *SpareRoot) Move(upper, work string) error {
 	return err
 }
 
+// Follow says that the directories have other names by now, since one that they are in was renamed.
+func (s *SpareRoot) Follow(upper, work string) { s.upper, s.work = upper, work }
+
 // Close lets go of the file system.
 func (s *SpareRoot) Close() error { return s.mount.Close() }
 

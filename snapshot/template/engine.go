@@ -191,7 +191,8 @@ type session struct {
 	doors    []*os.File
 	netns    *sandbox.Netns // nil on the host's network
 	mounts   *sandbox.DetachedMounts
-	theirs   [3]*os.File // the clone's ends of its input and output
+	spare    *sandbox.SpareRoot // its root, for another one when it has ended; nil where that is not possible
+	theirs   [3]*os.File        // the clone's ends of its input and output
 }
 
 func (s *session) actions() snapshot.Actions {
@@ -292,16 +293,45 @@ func (s *session) makeMounts(context.Context) error {
 		return err
 	}
 	if s.slot != nil {
-		s.mounts = s.slot.mounts
+		s.mounts, s.spare, s.slot.spare = s.slot.mounts, s.slot.spare, nil
+		if s.spare != nil {
+			s.spare.Follow(filepath.Join(s.dir, "upper"), filepath.Join(s.dir, "work"))
+		}
 		return s.resident.blueprint.Rewrite(s.mounts, files)
 	}
-	s.mounts, err = s.resident.blueprint.Make(sandbox.Parts{
-		Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup, Netns: s.netns})
+	p := sandbox.Parts{Upper: filepath.Join(s.dir, "upper"), Work: filepath.Join(s.dir, "work"), Files: files, CgroupPath: s.r.Record.Cgroup, Netns: s.netns}
+	slots := s.slots()
+	if slots != nil {
+		s.spare = slots.rootAgain(p.Upper, p.Work)
+		p.Root = s.spare
+	}
+	s.mounts, err = s.resident.blueprint.Make(p)
+	switch {
+	case err != nil && s.spare != nil:
+		err = errors.Join(err, s.spare.Close())
+		s.spare = nil
+	case err == nil && s.spare == nil && slots != nil && slots.confined:
+		s.spare, _ = s.mounts.SpareRoot(p) // or it is not used again
+	}
 	return err
 }
 
-// rmMounts has nothing to do for mounts that a clone has taken: they go with its mount namespace.
-func (s *session) rmMounts(context.Context) error {
+// rmMounts keeps the root for another clone, if it can be used again.
+func (s *session) rmMounts(ctx context.Context) error {
+	err := s.closeMounts(ctx)
+	spare := s.spare
+	s.spare = nil
+	if spare == nil {
+		return err
+	}
+	if slots := s.slots(); s.ended && slots != nil && slots.keepRoot(spare, filepath.Join(s.dir, "upper")) {
+		return err
+	}
+	return errors.Join(err, spare.Close())
+}
+
+// closeMounts has nothing to do for mounts that a clone has taken: they go with its mount namespace.
+func (s *session) closeMounts(context.Context) error {
 	if s.mounts == nil {
 		return nil
 	}
@@ -365,7 +395,7 @@ func (s *session) closeHandedOver() {
 		}
 	}
 	s.doors = nil
-	_ = s.rmMounts(context.Background())
+	_ = s.closeMounts(context.Background())
 }
 
 // kill ends a clone when something after it failed, and reaps it.

@@ -29,11 +29,12 @@ type slots struct {
 	mu       sync.Mutex
 	ready    map[string]*session
 	used     []network // of clones that have ended
+	roots    []root    // likewise
 	asked    time.Time // when a clone was last asked for
 	wake     chan struct{}
 	closed   bool
 	gone     sync.WaitGroup
-	confined bool          // clones leave their networks as they found them
+	confined bool          // clones leave their networks as they found them, and cannot change how a file system is mounted
 	lock     *sys.FileLock // says that these slots are somebody's
 }
 
@@ -190,13 +191,16 @@ func (s *slots) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	close(s.wake)
-	ready, used := s.ready, s.used
-	s.ready, s.used = make(map[string]*session), nil
+	ready, used, roots := s.ready, s.used, s.roots
+	s.ready, s.used, s.roots = make(map[string]*session), nil, nil
 	s.mu.Unlock()
 	s.gone.Wait()
 	var errs []error
 	for _, n := range used {
 		errs = append(errs, s.drop(n))
+	}
+	for _, r := range roots {
+		errs = append(errs, s.dropRoot(r))
 	}
 	for id, slot := range ready {
 		gone := shim.GoneSlot(s.engine.Root, s.like.Record.Snapshot, id)
