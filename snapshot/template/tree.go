@@ -194,13 +194,14 @@ func (p *process) leader() *process {
 	return p.parent.children[i]
 }
 
-// forks starts the processes below p, and puts each into its group.
+// forks starts the processes below p, and puts each into its group. What only those need is not copied by the next fork.
 func (c *compiler) forks(r *recipe.Recipe, p *process, h home, end recipe.Addr) {
 	for _, child := range p.children {
 		var at recipe.Addr
 		c.about(child, func() { at = c.member(child, h, end) })
 		args := c.data.Put(cloneArgs{ExitSignal: sigChld, SetTID: uint64(c.data.Put(child.pid())), SetTIDSize: 1})
 		r.Call(fmt.Sprintf("start %s", child), recipe.Process, recipe.At(args), recipe.At(at)).Want(int(child.pid()))
+		child.dropShadows(r)
 	}
 	set := func(child *process, pgid uint32) {
 		r.Call(fmt.Sprintf("process group of %s", child), recipe.Setpgid, recipe.Int(child.pid()), recipe.Int(pgid))
@@ -214,6 +215,16 @@ func (c *compiler) forks(r *recipe.Recipe, p *process, h home, end recipe.Addr) 
 		if child.Tree.GetPgid() != child.pid() && child.leader() != nil {
 			set(child, child.Tree.GetPgid())
 		}
+	}
+}
+
+// dropShadows unmaps the memory of a process and of those below it.
+func (p *process) dropShadows(r *recipe.Recipe) {
+	if s := p.shadow; s.end > s.start {
+		r.Call(fmt.Sprintf("unmap the memory of %s", p), recipe.Munmap, recipe.Int(s.start), recipe.Int(s.end-s.start))
+	}
+	for _, child := range p.children {
+		child.dropShadows(r)
 	}
 }
 
