@@ -17,8 +17,8 @@ import (
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api/apitest"
 )
 
-// treeRootfs returns a root file system with the program of testdata/tree in it, under two names.
-func treeRootfs(t *testing.T) string {
+// treeRootfs returns a root file system with a program of testdata in it, by its own name and as /other.
+func treeRootfs(t *testing.T, program string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(testrootfs.Busybox(t))); err != nil {
@@ -28,10 +28,11 @@ func treeRootfs(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "letters"), letters, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"tree", "other"} {
-		out, err := exec.CommandContext(t.Context(), "cc", "-O1", "-static", "-pthread", "-o", filepath.Join(dir, name), "testdata/tree/tree.c").CombinedOutput()
+	for _, name := range []string{program, "other"} {
+		out, err := exec.CommandContext(t.Context(), "cc", "-O1", "-static", "-pthread", "-o", filepath.Join(dir, name),
+			filepath.Join("testdata", program, program+".c")).CombinedOutput()
 		if err != nil {
-			t.Fatalf("compile tree: %v\n%s", err, out)
+			t.Fatalf("compile %s: %v\n%s", program, err, out)
 		}
 	}
 	return dir
@@ -40,7 +41,7 @@ func treeRootfs(t *testing.T) string {
 // TestTree has each engine clone a container of five processes that share a file, memory and pipes, and a clone of such a
 // clone. All must look alike, and find what they had in common still in common, with nobody else.
 func TestTree(t *testing.T) {
-	rootfs := treeRootfs(t)
+	rootfs := treeRootfs(t, "tree")
 	t.Run("one user", func(t *testing.T) { tree(t, rootfs) })
 	t.Run("several users", func(t *testing.T) {
 		probetest.Need(t, "cap-sys-resource")

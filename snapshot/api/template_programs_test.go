@@ -73,6 +73,7 @@ func TestTemplateFallback(t *testing.T) {
 	}{
 		{program{"zombie", []string{"sh", "-c", "true & exec sleep 1000"}, zombies}, " is a zombie"},
 		{program{"session", []string{"sh", "-c", "setsid sh -c 'sleep 1000 & :'; exec sleep 1001"}, sessions}, " is in the session "},
+		{program{"directory", []string{"sh", "-c", "mkdir /d; cd /d; rmdir /d; sleep 1000 & exec sleep 1001"}, sessions}, "the working directory /d"},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			svc, _ := open(t)
@@ -115,7 +116,7 @@ func zombies(ctx context.Context, svc *api.Local, c *snapshot.Container, _ int) 
 	return err
 }
 
-// sessions finds a process in a session whose leader has ended.
+// sessions finds two processes that sleep.
 func sessions(ctx context.Context, svc *api.Local, c *snapshot.Container, _ int) error {
 	out, err := execOutput(ctx, svc, c, "sh", "-c", "for p in /proc/[0-9]*; do cut -d ' ' -f 2,4,6 $p/stat; done | grep sleep")
 	if err == nil && len(strings.Fields(out)) != 6 {

@@ -233,6 +233,10 @@ func (c *compiler) deletedDirectory(r *recipe.Recipe, t *criu.Task) {
 		c.refuse("%s", what)
 		return
 	}
+	if len(c.tree) > 1 { // others may look for something at its old name meanwhile
+		c.refuse("%s, in a container of several processes", what)
+		return
+	}
 	// Who else has it would get another.
 	for other, m := range remaps {
 		if other != id && m.GetRemapId() == remap.GetRemapId() && m.GetRemapType() == remap.GetRemapType() {

@@ -70,9 +70,6 @@ func (c *compiler) startTree(r *recipe.Recipe, first *process, h home, end recip
 	}
 	c.looseMemfds(r, after)
 	c.forks(r, first, h, end)
-	if c.shadows.end > c.shadows.start {
-		r.Call("unmap the memory of others", recipe.Munmap, recipe.Int(c.shadows.start), recipe.Int(c.shadows.end-c.shadows.start))
-	}
 	c.setOwners(r)
 	c.about(first, func() {
 		c.takeDescriptors(r, first)

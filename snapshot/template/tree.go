@@ -170,61 +170,70 @@ func (c *compiler) checkSession(p *process) {
 // parent.
 func (c *compiler) checkGroup(p *process) {
 	pgid := p.Tree.GetPgid()
-	if pgid == p.pid() || pgid == p.parent.Tree.GetPgid() && p.parent.settled() && p.Tree.GetSid() == p.parent.Tree.GetSid() {
+	if pgid == p.pid() || pgid == p.parent.Tree.GetPgid() && p.Tree.GetSid() == p.parent.Tree.GetSid() {
 		return
 	}
-	if l := p.leader(); l == nil || l.Tree.GetSid() != p.Tree.GetSid() || l.Tree.GetSid() == l.pid() {
+	if l := p.leader(); l == nil || l.Tree.GetSid() != p.Tree.GetSid() {
 		c.refuse("it is in the process group %d, whose leader has ended, or is no other child of its parent", pgid)
 	}
 }
 
-// settled says whether a process has its group from birth, or by itself.
-func (p *process) settled() bool {
-	return p.parent == nil || p.Tree.GetPgid() == p.pid() || p.Tree.GetPgid() == p.parent.Tree.GetPgid() && p.parent.settled()
+// leads says whether a process leads a group that others may join.
+func (p *process) leads() bool {
+	return p.Tree.GetPgid() == p.pid() && p.Tree.GetSid() != p.pid()
 }
 
 // leader returns the child of the same parent that leads the process's group; nil if there is none.
 func (p *process) leader() *process {
-	i := slices.IndexFunc(p.parent.children, func(q *process) bool {
-		return q != p && q.pid() == p.Tree.GetPgid() && q.Tree.GetPgid() == q.pid()
-	})
+	i := slices.IndexFunc(p.parent.children, func(q *process) bool { return q != p && q.pid() == p.Tree.GetPgid() && q.leads() })
 	if i < 0 {
 		return nil
 	}
 	return p.parent.children[i]
 }
 
-// forks starts the processes below p, and puts each into its group.
+// forks starts the processes below p: those that lead groups first, since others join these as soon as they are there. What
+// only one of them needs is not copied by the next fork.
 func (c *compiler) forks(r *recipe.Recipe, p *process, h home, end recipe.Addr) {
-	for _, child := range p.children {
+	order := slices.Clone(p.children)
+	slices.SortStableFunc(order, func(a, b *process) int {
+		switch {
+		case a.leads() == b.leads():
+			return 0
+		case a.leads():
+			return -1
+		}
+		return 1
+	})
+	for _, child := range order {
 		var at recipe.Addr
 		c.about(child, func() { at = c.member(child, h, end) })
 		args := c.data.Put(cloneArgs{ExitSignal: sigChld, SetTID: uint64(c.data.Put(child.pid())), SetTIDSize: 1})
 		r.Call(fmt.Sprintf("start %s", child), recipe.Process, recipe.At(args), recipe.At(at)).Want(int(child.pid()))
-	}
-	set := func(child *process, pgid uint32) {
-		r.Call(fmt.Sprintf("process group of %s", child), recipe.Setpgid, recipe.Int(child.pid()), recipe.Int(pgid))
-	}
-	for _, child := range p.children { // which may not have come so far itself
-		if child.Tree.GetPgid() == child.pid() && child.Tree.GetSid() != child.pid() {
-			set(child, child.pid())
+		if child.leads() {
+			r.Call(fmt.Sprintf("process group of %s", child), recipe.Setpgid, recipe.Int(child.pid()), recipe.Int(child.pid()))
 		}
+		child.dropShadows(r)
+	}
+}
+
+// dropShadows unmaps the memory of a process and of those below it.
+func (p *process) dropShadows(r *recipe.Recipe) {
+	if s := p.shadow; s.end > s.start {
+		r.Call(fmt.Sprintf("unmap the memory of %s", p), recipe.Munmap, recipe.Int(s.start), recipe.Int(s.end-s.start))
 	}
 	for _, child := range p.children {
-		if child.Tree.GetPgid() != child.pid() && child.leader() != nil {
-			set(child, child.Tree.GetPgid())
-		}
+		child.dropShadows(r)
 	}
 }
 
 // member writes the recipes of a process below the first, and returns where its part of a control block lies.
 func (c *compiler) member(p *process, h home, end recipe.Addr) recipe.Addr {
 	r := c.data.New()
-	switch p.pid() {
-	case p.Tree.GetSid():
+	if p.Tree.GetSid() == p.pid() {
 		r.Call("session", recipe.Setsid)
-	case p.Tree.GetPgid():
-		r.Call("process group", recipe.Setpgid, recipe.Int(0), recipe.Int(0))
+	} else if pgid := p.Tree.GetPgid(); pgid == p.pid() || p.leader() != nil {
+		r.Call("process group", recipe.Setpgid, recipe.Int(0), recipe.Int(pgid))
 	}
 	c.forks(r, p, h, end)
 	c.takeMemory(r, p, h, end)

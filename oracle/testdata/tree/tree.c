@@ -49,6 +49,7 @@ static char *said;
 static size_t room = 1 << 16;
 static const char *name;
 static unsigned nonce[4]; /* drawn by each process for itself */
+static unsigned *large, sum; /* memory of several huge pages, and what is in it */
 static char *unforked;
 static volatile unsigned signals[65];
 static volatile unsigned worked[2];
@@ -94,6 +95,17 @@ static void *work(void *arg)
 	return NULL;
 }
 
+enum { large_size = 5 << 20 };
+
+static unsigned sum_of(void)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < large_size / sizeof(*large); i++)
+		n = n * 31 + large[i];
+	return n;
+}
+
 static void report(void)
 {
 	struct rlimit l;
@@ -105,6 +117,7 @@ static void report(void)
 	getitimer(ITIMER_REAL, &t);
 	say("is %d, child of %d, in group %d of session %d", getpid(), getppid(), getpgid(0), getsid(0));
 	say("is user %d %d %d of group %d", r, e, s, getgid());
+	say("has %x in large memory, %x when it was filled", sum_of(), sum);
 	say("drew %x %x %x %x", nonce[0], nonce[1], nonce[2], nonce[3]);
 	say("has %u visits and the secret %x in shared memory", shared->count, shared->secret);
 	say("is at %ld of the file", (long)lseek(shared_file, 0, SEEK_CUR));
@@ -141,6 +154,10 @@ static void check(unsigned turn)
 		if (write(wake[0][1], "x", 1) != 1 || read(awake[0][0], &c, 1) != 1)
 			say("thread does not work");
 	}
+	if (sum_of() != sum)
+		say("finds other things in its memory than it put there");
+	large[turn] ^= nonce[turn % 4];
+	sum = sum_of();
 	if (name[0] == 'j') {
 		struct iocb one = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = shared_file, .aio_buf = (unsigned long)&c, .aio_nbytes = 1,
 				    .aio_offset = 3 };
@@ -163,8 +180,12 @@ static void prepare(const char *who)
 	if (getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce))
 		die("getrandom");
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, shared_memory, 0);
-	if (shared == MAP_FAILED)
+	large = mmap(NULL, large_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED || large == MAP_FAILED)
 		die("mmap");
+	for (size_t i = 0; i < large_size / sizeof(*large); i++)
+		large[i] = nonce[i % 4] * (i + 1);
+	sum = sum_of();
 	sigaction(SIGUSR1, &sa, NULL);
 	sigaction(SIGUSR2, &sa, NULL);
 }
