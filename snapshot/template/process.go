@@ -69,9 +69,9 @@ func (c *compiler) checkFirst(t *criu.Task) {
 	if own.GetUtsNsId() == t.IDs.GetUtsNsId() || own.GetIpcNsId() == t.IDs.GetIpcNsId() {
 		c.refuse("the process has the host's name, or its shared memory, for its own") // a clone's name would become the host's
 	}
-	for _, pattern := range []string{"ipcns-shm-*.img", "ipcns-msg-*.img", "ipcns-sem-*.img"} {
+	for _, pattern := range []string{"ipcns-msg-*.img", "ipcns-sem-*.img"} {
 		if has, err := c.images.Has(pattern); err != nil || has {
-			c.refuse("System V shared memory, messages or semaphores")
+			c.refuse("System V messages or semaphores")
 		}
 	}
 }
@@ -231,6 +231,10 @@ func (c *compiler) deletedDirectory(r *recipe.Recipe, t *criu.Task) {
 	g, err := c.images.Ghost(remap.GetRemapId())
 	if err != nil || remap.GetRemapType() != remap_file_path.RemapType_GHOST || !path.IsAbs(name) {
 		c.refuse("%s", what)
+		return
+	}
+	if len(c.tree) > 1 {
+		c.refuse("%s, in a container of several processes", what)
 		return
 	}
 	// Who else has it would get another.
