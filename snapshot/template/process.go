@@ -167,6 +167,7 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 	if adj := tc.GetOomScoreAdj(); adj != 0 { // before the root changes, which may have no /proc
 		c.writeFile(r, "/proc/self/oom_score_adj", fmt.Sprint(adj)).Try()
 	}
+	c.watches(r, t)
 	c.directories(r, t)
 	if tc.GetChildSubreaper() {
 		r.Call("child subreaper", recipe.Prctl, recipe.Int(prSetChildSubreaper), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))

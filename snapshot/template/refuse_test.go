@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fh"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fsnotify"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/ipc-desc"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/ipc-shm"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
@@ -162,6 +164,27 @@ func TestRefusedSegments(t *testing.T) {
 		}
 		if got := cannotAttach(s, c.attached, c.stored); got != c.want {
 			t.Errorf("%s: refused with %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestRefusedWatches(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mask uint32
+		want string
+	}{
+		{"/etc/passwd", inAllEvents | inOneshot, ""},
+		{"", 2, "descriptor 5: watch 3 is of a file whose name is not known"},
+		{"etc/passwd", 2, "descriptor 5: watch 3 is of a file whose name is not known"},
+		{"/etc", 0, "descriptor 5: watch 3 is for the events 0x0"},
+		{"/etc", 2 | 1<<29, "descriptor 5: watch 3 is for the events 0x20000002"}, // IN_MASK_ADD is of a call, and of no watch
+	} {
+		data := recipe.NewData(replayBase)
+		compiler := &compiler{high: 8, data: data}
+		compiler.watch(data.New(), 5, &fsnotify.InotifyWdEntry{Wd: new(uint32(3)), Mask: &c.mask, FHandle: &fh.FhEntry{Path: &c.name}})
+		if got := strings.Join(compiler.reasons, "\n"); got != c.want {
+			t.Errorf("%q for %#x: refused with %q, want %q", c.name, c.mask, got, c.want)
 		}
 	}
 }
