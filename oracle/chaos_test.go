@@ -44,9 +44,6 @@ func chaosArgs(seed int) []string {
 			args = append(args, option, list)
 		}
 	}
-	if len(args) == 2 && seed%10 != 0 {
-		args = append(args, "-not", "segments") // which no template can have, and all of these processes do
-	}
 	return args
 }
 

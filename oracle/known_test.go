@@ -44,6 +44,10 @@ var knownOf = map[string][]difference{
 	snapshot.EngineCRIU: compile([][2]string{
 		{`^~ \d+/fd/90[01]/option/reuseport 0 → 1$`, "CRIU leaves SO_REUSEPORT set on a connection that it closes"},
 		{`^timerfds: timerfd \d+ has 0 seconds to go, not `, "CRIU stops an interval timer that has expired and was not read"},
+		{`^~ \d+/maps/\S+ r--s \S+ /SYSV \[rd mr me ms\] → r--s \S+ /SYSV \[rd sh mr mw me ms\]$`, "CRIU attaches segments for writing, and then takes the right away"},
+		{`^~ \d+/fd/\d+/watch(#\d+)? inotify wd:\d+ mask:(4000280 ignored_mask:0 → inotify wd:\d+ mask:280|80000006 ignored_mask:0 → inotify wd:\d+ mask:6) ignored_mask:0$`,
+			"CRIU forgets IN_EXCL_UNLINK and IN_ONESHOT of a watch"},
+		{`says segment \d+ goes when nobody has it [01]$`, "CRIU makes a segment again that was to go, and forgets that it was"},
 		{`^timerfds: timerfd \d+ for a time of the day has `, "CRIU sets a timer for a time of the day by what it had to go at the capture"},
 		{`^~ \d+/fd/[12]/flags \d+ → \d*1\d{5}$`, "CRIU opens the pipes of the log by name, which sets O_LARGEFILE"},
 		{`^~ \d+/fd/\d+/flags 0?2?300000 → 0?2?100000$`, "CRIU does not set O_DIRECTORY again"},

@@ -108,7 +108,7 @@ func compareAll(t *testing.T, all []witness) {
 	}
 	if dir := os.Getenv("ORACLE_KEEP"); dir != "" {
 		for _, w := range all {
-			name := filepath.Join(dir, strings.ReplaceAll(w.name, " ", "-"))
+			name := filepath.Join(dir, w.container.Name)
 			if err := os.WriteFile(name, []byte(w.picture.Text()+strings.Join(w.report, "\n")), 0o600); err != nil {
 				t.Error(err)
 			}

@@ -34,6 +34,7 @@ const (
 	magicPipesData = 0x56453709
 	magicFifoData  = 0x59333054
 	magicNetns     = 0x55933752
+	magicIpcnsShm  = 0x46283044
 
 	imageMax = 256 << 20 // no image but those of pages is anywhere near as long
 )

@@ -10,6 +10,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	fsimage "github.com/checkpoint-restore/go-criu/v7/crit/images/fs"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/ipc-shm"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pipe-data"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
@@ -189,6 +190,15 @@ func (im *Images) Clocks() (*timens.TimensEntry, error) {
 	}
 	t := &timens.TimensEntry{}
 	return t, readOne(im.dir, filepath.Base(paths[0]), magicTimens, t)
+}
+
+// Segments returns the segments of System V shared memory.
+func (im *Images) Segments() ([]*ipc_shm.IpcShmEntry, error) {
+	paths, err := filepath.Glob(filepath.Join(im.dir, "ipcns-shm-*.img"))
+	if err != nil || len(paths) == 0 {
+		return nil, err
+	}
+	return readAll[ipc_shm.IpcShmEntry](im.dir, filepath.Base(paths[0]), magicIpcnsShm, false)
 }
 
 // Has says whether there is an image file whose name matches the pattern and that has at least one record.

@@ -21,8 +21,6 @@ func (c *compiler) checkMappings(t *criu.Task) {
 			continue
 		}
 		switch {
-		case s&criu.VMASysV != 0:
-			c.refuse("%s: System V shared memory", at)
 		case s&criu.VMASocket != 0:
 			c.refuse("%s: a packet socket's ring", at)
 		case s&criu.VMAAIO != 0:

@@ -69,9 +69,9 @@ func (c *compiler) checkFirst(t *criu.Task) {
 	if own.GetUtsNsId() == t.IDs.GetUtsNsId() || own.GetIpcNsId() == t.IDs.GetIpcNsId() {
 		c.refuse("the process has the host's name, or its shared memory, for its own") // a clone's name would become the host's
 	}
-	for _, pattern := range []string{"ipcns-shm-*.img", "ipcns-msg-*.img", "ipcns-sem-*.img"} {
+	for _, pattern := range []string{"ipcns-msg-*.img", "ipcns-sem-*.img"} {
 		if has, err := c.images.Has(pattern); err != nil || has {
-			c.refuse("System V shared memory, messages or semaphores")
+			c.refuse("System V messages or semaphores")
 		}
 	}
 }
@@ -167,6 +167,7 @@ func (c *compiler) process(r *recipe.Recipe, t *criu.Task) {
 	if adj := tc.GetOomScoreAdj(); adj != 0 { // before the root changes, which may have no /proc
 		c.writeFile(r, "/proc/self/oom_score_adj", fmt.Sprint(adj)).Try()
 	}
+	c.watches(r, t)
 	c.directories(r, t)
 	if tc.GetChildSubreaper() {
 		r.Call("child subreaper", recipe.Prctl, recipe.Int(prSetChildSubreaper), recipe.Int(1), recipe.Int(0), recipe.Int(0), recipe.Int(0))

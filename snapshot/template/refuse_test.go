@@ -8,11 +8,16 @@ import (
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fh"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fown"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fsnotify"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/ipc-desc"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/ipc-shm"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/regfile"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/sk-unix"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot/criu"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/template/recipe"
@@ -123,6 +128,63 @@ func TestGivenPipes(t *testing.T) {
 	for _, want := range []string{"cloexec 0", "content 5 ", "flags:\t04000"} {
 		if !strings.Contains(line, want) {
 			t.Errorf("descriptor 4 is not what was given (%s): %s", want, line)
+		}
+	}
+}
+
+func TestRefusedSegments(t *testing.T) {
+	vmas := func(at ...[3]uint64) (all []*vma.VmaEntry) {
+		for _, a := range at {
+			all = append(all, &vma.VmaEntry{Start: &a[0], End: &a[1], Pgoff: &a[2]})
+		}
+		return all
+	}
+	whole := [3]uint64{0x10000, 0x12000, 0}
+	for _, c := range []struct {
+		name     string
+		change   func(*ipc_shm.IpcShmEntry)
+		attached []*vma.VmaEntry
+		stored   []criu.PageRun
+		want     string
+	}{
+		{"attached twice", nil, vmas(whole, [3]uint64{0x20000, 0x22000, 0}), []criu.PageRun{{Start: 0x1000, End: 0x2000}}, ""},
+		{"to be removed", func(s *ipc_shm.IpcShmEntry) { s.Desc.Mode = new(uint32(shmDest | 0o600)) }, vmas(whole), nil, ""},
+		{"nowhere", nil, nil, nil, "not attached"},
+		{"its first page", nil, vmas([3]uint64{0x10000, 0x11000, 0}), nil, "a part of it is attached"},
+		{"its second page", nil, vmas(whole, [3]uint64{0x20000, 0x21000, 0x1000}), nil, "a part of it is attached"},
+		{"locked", func(s *ipc_shm.IpcShmEntry) { s.Desc.Mode = new(uint32(0o2600)) }, vmas(whole), nil, "locked in memory"},
+		{"of another user", func(s *ipc_shm.IpcShmEntry) { s.Desc.Cuid = new(uint32(7)) }, vmas(whole), nil, "made by another user than root"},
+		{"huge pages", func(s *ipc_shm.IpcShmEntry) { s.HugetlbFlag = new(uint32(1)) }, vmas(whole), nil, "pages of hugetlbfs"},
+		{"too much", nil, vmas(whole), []criu.PageRun{{Start: 0x1000, End: 0x3000}}, "more is stored of it than it is long"},
+		{"the longest there is", func(s *ipc_shm.IpcShmEntry) { s.Size = new(^uint64(0)) }, vmas(whole), nil, "a part of it is attached"},
+	} {
+		s := &ipc_shm.IpcShmEntry{Desc: &ipc_desc.IpcDescEntry{Id: new(uint32(3)), Mode: new(uint32(0o600))}, Size: new(uint64(0x1800)), InPagemaps: new(true)}
+		if c.change != nil {
+			c.change(s)
+		}
+		if got := cannotAttach(s, c.attached, c.stored); got != c.want {
+			t.Errorf("%s: refused with %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestRefusedWatches(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mask uint32
+		want string
+	}{
+		{"/etc/passwd", inAllEvents | inOneshot, ""},
+		{"", 2, "descriptor 5: watch 3 is of a file whose name is not known"},
+		{"etc/passwd", 2, "descriptor 5: watch 3 is of a file whose name is not known"},
+		{"/etc", 0, "descriptor 5: watch 3 is for the events 0x0"},
+		{"/etc", 2 | 1<<29, "descriptor 5: watch 3 is for the events 0x20000002"}, // IN_MASK_ADD is of a call, and of no watch
+	} {
+		data := recipe.NewData(replayBase)
+		compiler := &compiler{high: 8, data: data}
+		compiler.watch(data.New(), 5, &fsnotify.InotifyWdEntry{Wd: new(uint32(3)), Mask: &c.mask, FHandle: &fh.FhEntry{Path: &c.name}})
+		if got := strings.Join(compiler.reasons, "\n"); got != c.want {
+			t.Errorf("%q for %#x: refused with %q, want %q", c.name, c.mask, got, c.want)
 		}
 	}
 }

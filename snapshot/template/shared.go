@@ -15,10 +15,12 @@ import (
 // ownMemory adds what a fork does not give a clone: shared mappings of its own, in the place of those that it would
 // share with its siblings, memory that was kept from forks, and locks.
 func (c *compiler) ownMemory(r *recipe.Recipe, t *criu.Task) {
+	c.segments(r, t)
 	first := make(map[uint64]*vma.VmaEntry) // shared memory that is mapped already, by id
 	loose := make(map[uint64]recipe.Addr)   // memfds that no process has a descriptor of, by inode
 	for _, v := range t.Space.GetVmas() {
 		switch s := v.GetStatus(); {
+		case s&criu.VMASysV != 0: // see segments
 		case s&criu.VMAMemfd != 0:
 			c.mapMemfd(r, t, v, loose)
 		case s&criu.VMAAnonShared != 0:

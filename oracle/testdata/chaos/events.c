@@ -168,14 +168,25 @@ static void check_signalfds(void) {
 	}
 }
 
-static int watchers[3], nwatchers;
+static int watchers[3], watched[3], nwatchers;
 static void make_inotify(void) {
-	for (int n = 1 + (int)below(2); n--;) watchers[nwatchers++] = (int)MUST(inotify_init1(chance(50) ? IN_NONBLOCK : IN_CLOEXEC));
+	for (int n = 1 + (int)below(2); n--; nwatchers++) {
+		int fd = watchers[nwatchers] = (int)MUST(inotify_init1(chance(50) ? IN_NONBLOCK : IN_CLOEXEC));
+		if (chance(40)) MUST(inotify_add_watch(fd, "/etc/passwd", IN_MODIFY | IN_ATTRIB | (chance(50) ? IN_ONESHOT : 0)));
+		if (chance(50)) continue;
+		watched[nwatchers] = (int)MUST(inotify_add_watch(fd, "/dev/shm", IN_DELETE | IN_MOVED_TO | (chance(50) ? IN_EXCL_UNLINK : 0)));
+	}
 }
 
 static void check_inotify(void) {
 	for (int i = 0; i < nwatchers; i++) {
 		char b[512];
+		struct inotify_event event = {0};
+		int other = open("/dev/shm/watched", O_CREAT | O_WRONLY, 0600);
+		close(other);
+		unlink("/dev/shm/watched");
+		if (watched[i] && (read(watchers[i], b, sizeof b) < (ssize_t)sizeof event || !memcpy(&event, b, sizeof event) || event.wd != watched[i] || event.mask != IN_DELETE))
+			wrong("inotify %d tells of watch %d, %#x, not of watch %d", watchers[i], event.wd, event.mask, watched[i]);
 		int watch = inotify_add_watch(watchers[i], "/tmp", IN_CREATE);
 		if (watch < 0) { wrong("inotify %d: %s", watchers[i], strerror(errno)); continue; }
 		close(open("/tmp/watched", O_CREAT | O_WRONLY, 0600));

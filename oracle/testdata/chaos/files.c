@@ -61,6 +61,7 @@ static void make_dups(void) {
 	MUST(ftruncate(base, 1 << 20));
 	for (int n = 1 + (int)below(6); n--; ndups++) {
 		int to = chance(30) ? 100 + (int)below(800) : -1;
+		if (to >= 0 && fcntl(to, F_GETFD) >= 0) to = -1; // one that is there stays what it is
 		dups[ndups].from = ndups && chance(30) ? dups[ndups - 1].to : base;
 		dups[ndups].cloexec = chance(40);
 		dups[ndups].to = (int)(to < 0 ? MUST(dup(dups[ndups].from)) : MUST(dup3(dups[ndups].from, to, 0)));

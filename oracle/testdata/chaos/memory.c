@@ -198,6 +198,8 @@ static void make_segments(void) {
 		segments[nsegments].id = (int)MUST(shmget(chance(50) ? IPC_PRIVATE : 0x4711 + n, segments[nsegments].n, IPC_CREAT | 0600));
 		segments[nsegments].p = shmat(segments[nsegments].id, 0, 0);
 		fill(segments[nsegments].p, segments[nsegments].n, segments[nsegments].key);
+		if (chance(40)) MUST(shmat(segments[nsegments].id, 0, chance(50) ? SHM_RDONLY : 0)); // once more
+		if (chance(30)) MUST(shmctl(segments[nsegments].id, IPC_RMID, 0)); // it goes when nobody has it any more
 	}
 }
 
@@ -215,7 +217,8 @@ static void report_segments(void) {
 	for (int i = 0; i < nsegments; i++) {
 		struct shmid_ds ds = {0};
 		shmctl(segments[i].id, IPC_STAT, &ds);
-		say("segment %d key %#x size %zu mode %o attached %lu", segments[i].id, ds.shm_perm.__key, ds.shm_segsz, ds.shm_perm.mode, ds.shm_nattch);
+		say("segment %d key %#x size %zu mode %o attached %lu", segments[i].id, ds.shm_perm.__key, ds.shm_segsz, ds.shm_perm.mode & 0777, ds.shm_nattch);
+		say("segment %d goes when nobody has it %d", segments[i].id, !!(ds.shm_perm.mode & SHM_DEST));
 	}
 }
 

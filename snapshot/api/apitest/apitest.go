@@ -62,7 +62,7 @@ func Remove(ctx context.Context, t testing.TB, svc *api.Local, containers ...*sn
 		if t.Failed() {
 			var log bytes.Buffer
 			_ = svc.Logs(ctx, c.ID, api.LogsRequest{Tail: 20, Stdout: &log, Stderr: &log})
-			t.Logf("%+v, its log:\n%s", *c, log.String())
+			t.Logf("%s: %s, engine %q, %v, its log:\n%s", c.Name, c.Status, c.Engine, c.Args, log.String())
 		}
 		if err := svc.Remove(ctx, c.ID, true); err != nil && snapshot.KindOf(err) != snapshot.KindNotFound {
 			t.Errorf("remove %s: %v", c.Name, err)

@@ -20,6 +20,9 @@ const (
 	Pwrite           Call = 18
 	Mremap           Call = 25
 	Madvise          Call = 28
+	Shmget           Call = 29
+	Shmat            Call = 30
+	Shmctl           Call = 31
 	Setitimer        Call = 38
 	Sendfile         Call = 40
 	Socket           Call = 41
