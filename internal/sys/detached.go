@@ -102,9 +102,15 @@ func (m *DetachedMount) Part(name string) (*DetachedMount, error) {
 // AttachTo puts m at a path of another detached mount and what is attached to that. The path is as processes with on for
 // their root would see it: no symbolic link leads out. Linux 6.15.
 func (m *DetachedMount) AttachTo(on *DetachedMount, path string) error {
-	at, err := retryInterrupted(func() (int, error) {
-		return unix.Openat2(int(on.f.Fd()), path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	at, err := retryInterrupted(func() (at int, err error) {
+		for range 128 { // EAGAIN: something was renamed or mounted somewhere while ".." was being looked up
+			at, err = unix.Openat2(int(on.f.Fd()), path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+				Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+			if err != unix.EAGAIN {
+				break
+			}
+		}
+		return at, err
 	})
 	if err != nil {
 		return mountErr("openat2", path, err)

@@ -157,14 +157,11 @@ func TestTemplateKeepsSnapshot(t *testing.T) {
 // TestTemplateRefused asks for templates that there cannot be.
 func TestTemplateRefused(t *testing.T) {
 	svc, in := open(t)
-	c, err := svc.Run(t.Context(), api.RunRequest{Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c", "true & : > /ready; exec sleep 1000"}})
+	c, err := svc.Run(t.Context(), api.RunRequest{Rootfs: testrootfs.Busybox(t), Args: []string{"sh", "-c", "true & exec sleep 1000"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := eventually(t.Context(), func() error {
-		_, err := execOutput(t.Context(), svc, c, "test", "-e", "/ready")
-		return err
-	}); err != nil {
+	if err := eventually(t.Context(), func() error { return zombies(t.Context(), svc, c, 1) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := svc.Snapshot(t.Context(), api.SnapshotRequest{Container: c.ID, Name: "two"}); err != nil {

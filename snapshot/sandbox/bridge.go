@@ -73,7 +73,7 @@ func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapsho
 	n = b.networkAt(addr)
 	name := b.hostEnd(id)
 	plug := func() error {
-		return host.do(b.plug(name, master, ns, macOf(addr)), portUp(name), neighbour(master, addr))
+		return host.do(b.plug(name, master.index, ns, macOf(addr)), portUp(name), neighbour(master.index, addr, macOf(addr)))
 	}
 	err = plug()
 	if errors.Is(err, syscall.EEXIST) { // of a network of the same container's, which the kernel is still taking apart
@@ -94,7 +94,7 @@ func (b Bridge) Attach(ns *Netns, id string, addrs []netip.Addr, ports []snapsho
 	}
 	also := newAliases(addr, addrs, ports)
 	messages := append([]*message{b.address(eth.index, addr), linkUp(eth.index), defaultRoute(eth.index, n.Gateway),
-		neighbour(eth.index, n.Gateway)}, also.messages(eth.index)...)
+		neighbour(eth.index, n.Gateway, net.HardwareAddr(master.address))}, also.messages(eth.index)...)
 	if err := inside.do(messages...); err != nil {
 		return n, err
 	}
@@ -109,55 +109,58 @@ func (b Bridge) networkAt(addr netip.Addr) snapshot.Network {
 
 // lease takes an address for id and makes sure that the bridge is there, in one go: the bridge goes away with the last
 // lease.
-func (b Bridge) lease(r *route, id string) (master int, addr netip.Addr, err error) {
+func (b Bridge) lease(r *route, id string) (master link, addr netip.Addr, err error) {
 	if err := b.Check(); err != nil {
-		return 0, addr, err
+		return master, addr, err
 	}
 	l, err := openLeases(b.Dir, b.Subnet)
 	if err != nil {
-		return 0, addr, err
+		return master, addr, err
 	}
 	defer l.Close()
 	if master, err = b.ensure(r); err != nil {
-		return 0, addr, err
+		return master, addr, err
 	}
 	addr, err = l.take(id)
 	return master, addr, err
 }
 
-// ensure returns the index of the bridge, which it makes if it is missing. Being up is its last step.
-func (b Bridge) ensure(r *route) (index int, err error) {
-	l, err := r.link(b.Name)
+// ensure returns the bridge, which it makes if it is missing. Being up is its last step.
+func (b Bridge) ensure(r *route) (l link, err error) {
+	l, err = r.link(b.Name)
 	missing := errors.Is(err, syscall.ENODEV)
 	switch {
 	case missing:
 	case err != nil:
-		return 0, err
+		return l, err
 	case l.kind != "bridge":
-		return 0, &snapshot.Error{Kind: snapshot.KindExists, Op: "make bridge", On: b.Name,
+		return l, &snapshot.Error{Kind: snapshot.KindExists, Op: "make bridge", On: b.Name,
 			Err: fmt.Errorf("the host has an interface of that name that is none (%s)", cmp.Or(l.kind, "device")), Hint: "configure another bridge name"}
 	case l.flags&syscall.IFF_UP != 0:
-		return l.index, nil
+		return l, nil
 	}
 	h, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
 	if err != nil {
-		return 0, err
+		return l, err
 	}
 	defer h.Close()
-	return b.make(h, missing)
+	if err := b.make(h, missing); err != nil {
+		return l, err
+	}
+	return r.link(b.Name)
 }
 
 // make makes the bridge, or goes on with one that somebody did not complete.
-func (b Bridge) make(h *netlink.Handle, missing bool) (index int, err error) {
+func (b Bridge) make(h *netlink.Handle, missing bool) (err error) {
 	var link netlink.Link
 	if missing {
 		if err := b.free(h); err != nil {
-			return 0, err
+			return err
 		}
 		// An address of its own, or the bridge's would change with every interface that joins.
 		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: b.Name, HardwareAddr: macOf(gatewayOf(b.Subnet))}}
 		if err := h.LinkAdd(link); err != nil {
-			return 0, fmt.Errorf("make bridge: %w", err)
+			return fmt.Errorf("make bridge: %w", err)
 		}
 		defer func() {
 			if err != nil {
@@ -165,18 +168,18 @@ func (b Bridge) make(h *netlink.Handle, missing bool) (index int, err error) {
 			}
 		}()
 	} else if link, err = h.LinkByName(b.Name); err != nil {
-		return 0, err
+		return err
 	}
 	if err := masquerade(b.table(), b.Subnet); err != nil {
-		return 0, err
+		return err
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return 0, err
+		return err
 	}
 	if err := h.AddrReplace(link, address(gatewayOf(b.Subnet), b.Subnet.Bits())); err != nil {
-		return 0, fmt.Errorf("address of the bridge: %w", err)
+		return fmt.Errorf("address of the bridge: %w", err)
 	}
-	return link.Attrs().Index, h.LinkSetUp(link)
+	return h.LinkSetUp(link)
 }
 
 // free says with an error that the host uses the subnet for something else.

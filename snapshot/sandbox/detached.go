@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -49,6 +48,7 @@ func (d *DetachedMounts) Close() error {
 // Linux 6.15. They are listed in the order in which that is done.
 func Detached(mounts []snapshot.Mount, ahead []int) []snapshot.Mount {
 	var list, left, files []snapshot.Mount
+	handed := false
 	for i, m := range mounts {
 		if m.Kind == snapshot.MountRoot && len(list) == 0 {
 			list = append(list, m)
@@ -58,12 +58,17 @@ func Detached(mounts []snapshot.Mount, ahead []int) []snapshot.Mount {
 	}
 	for _, m := range distinct(left) {
 		if m.Kind == snapshot.MountFile {
-			files = append(files, m)
+			handed = true
 		} else {
 			list = append(list, m)
 		}
 	}
-	if len(files) > 0 {
+	for _, m := range mounts {
+		if m.Kind == snapshot.MountFile {
+			files = append(files, m)
+		}
+	}
+	if handed {
 		list = append(list, filesMount(files))
 	}
 	return list
@@ -83,26 +88,6 @@ func FileNames(mounts []snapshot.Mount) map[string]string {
 		}
 	}
 	return names
-}
-
-// MakeDetached makes the mounts of one clone: the root file system as [MountOverlay] and [PrepareRoot] do, and the others as
-// [PrepareMounts] does, but nothing is attached anywhere at any moment. contents is that of PrepareMounts. Who makes
-// many clones of a snapshot makes a [Blueprint] of it once.
-func MakeDetached(lower []string, upper, work string, mounts []snapshot.Mount, contents map[string]string, o PrepareOptions) (*DetachedMounts, error) {
-	b, err := NewBlueprint(lower, mounts, contents, nil)
-	if err != nil {
-		return nil, err
-	}
-	files := make(map[string][]byte)
-	for path, source := range o.Files {
-		if !slices.ContainsFunc(mounts, func(m snapshot.Mount) bool { return m.Kind == snapshot.MountFile && m.Path == path }) {
-			continue
-		}
-		if files[path], err = os.ReadFile(filepath.Clean(source)); err != nil {
-			return nil, err
-		}
-	}
-	return b.Make(Parts{Upper: upper, Work: work, Files: files, CgroupPath: o.CgroupPath})
 }
 
 // writable returns mount flags without "ro": what is mounted with it gets it when all is written.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,7 +73,7 @@ func TestDetachedMounts(t *testing.T) {
 	before, err := proc.Mounts(os.Getpid())
 	must(t, err)
 	dir := t.TempDir()
-	d, err := MakeDetached(lower, dir+"/upper", dir+"/work", plan, contents, PrepareOptions{Files: map[string]string{"/etc/hostname": captured + "/fresh"}})
+	d, err := makeDetached(lower, dir+"/upper", dir+"/work", plan, contents, PrepareOptions{Files: map[string]string{"/etc/hostname": captured + "/fresh"}})
 	must(t, err)
 	after, err := proc.Mounts(os.Getpid())
 	must(t, err)
@@ -130,7 +131,7 @@ func TestDetachedReadonlyWithContent(t *testing.T) {
 	plan[3].Flags = []string{"ro", "nosuid"}
 	plan[0].Flags = []string{"ro"}
 	dir := t.TempDir()
-	d, err := MakeDetached(lower, dir+"/upper", dir+"/work", plan, contents, PrepareOptions{})
+	d, err := makeDetached(lower, dir+"/upper", dir+"/work", plan, contents, PrepareOptions{})
 	must(t, err)
 	defer d.Close()
 	for i := range 3 {
@@ -154,15 +155,15 @@ func TestDetachedLeavesNothing(t *testing.T) {
 	}
 	before := open()
 	volume := snapshot.Mount{Path: "/data", Kind: snapshot.MountBind, FSType: "ext4", Key: "m:/data", Source: dir + "/none", On: "/"}
-	_, err := MakeDetached(lower, dir+"/u", dir+"/w", append(plan[:len(plan):len(plan)], volume), contents, PrepareOptions{})
+	_, err := makeDetached(lower, dir+"/u", dir+"/w", append(plan[:len(plan):len(plan)], volume), contents, PrepareOptions{})
 	if snapshot.KindOf(err) != snapshot.KindIncompatible || !strings.Contains(err.Error(), dir+"/none") {
 		t.Errorf("without its volume: %v", err)
 	}
 	cgroup := snapshot.Mount{Path: "/sys/fs/cgroup", Kind: snapshot.MountCgroup, FSType: "cgroup2", Key: "m:/sys/fs/cgroup", On: "/sys"}
-	if _, err := MakeDetached(lower, dir+"/u2", dir+"/w2", append(plan[:len(plan):len(plan)], cgroup), contents, PrepareOptions{}); err == nil {
+	if _, err := makeDetached(lower, dir+"/u2", dir+"/w2", append(plan[:len(plan):len(plan)], cgroup), contents, PrepareOptions{}); err == nil {
 		t.Error("a clone without a cgroup shows its cgroup")
 	}
-	if _, err := MakeDetached([]string{dir + "/no"}, dir+"/u3", dir+"/w3", plan, contents, PrepareOptions{}); err == nil {
+	if _, err := makeDetached([]string{dir + "/no"}, dir+"/u3", dir+"/w3", plan, contents, PrepareOptions{}); err == nil {
 		t.Error("a root of nothing was made")
 	}
 	b, err := NewBlueprint(lower, plan, contents, nil)
@@ -243,4 +244,22 @@ func BenchmarkNewBlueprint(b *testing.B) {
 		_, err := NewBlueprint(lower, plan, contents, nil)
 		check(b, err)
 	}
+}
+
+// makeDetached makes the mounts of one clone.
+func makeDetached(lower []string, upper, work string, mounts []snapshot.Mount, contents map[string]string, o PrepareOptions) (*DetachedMounts, error) {
+	b, err := NewBlueprint(lower, mounts, contents, nil)
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string][]byte)
+	for path, source := range o.Files {
+		if !slices.ContainsFunc(mounts, func(m snapshot.Mount) bool { return m.Kind == snapshot.MountFile && m.Path == path }) {
+			continue
+		}
+		if files[path], err = os.ReadFile(filepath.Clean(source)); err != nil {
+			return nil, err
+		}
+	}
+	return b.Make(Parts{Upper: upper, Work: work, Files: files, CgroupPath: o.CgroupPath})
 }

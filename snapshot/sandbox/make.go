@@ -138,14 +138,16 @@ func flagged(mount *sys.DetachedMount, flags sys.MountFlags) (*sys.DetachedMount
 
 // native makes a file system of which there is nothing to be captured. A sysfs shows the network namespace of who makes it.
 func (m *maker) native(p part) (mount *sys.DetachedMount, err error) {
-	make := func() (err error) {
+	fresh := func() (err error) {
 		mount, err = sys.NewDetached(p.FSType, sys.ParseMountOptions(p.Options), p.flags)
 		return err
 	}
 	if p.FSType == "sysfs" && m.Netns != nil {
-		return mount, sys.InNetns(m.Netns.f, make)
+		err = sys.InNetns(m.Netns.f, fresh)
+	} else {
+		err = fresh()
 	}
-	return mount, make()
+	return mount, err
 }
 
 // store makes the file system with files.

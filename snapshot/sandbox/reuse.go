@@ -168,13 +168,6 @@ func (b Bridge) Readdress(ns *Netns, from, to string, was snapshot.Network, addr
 	if err != nil {
 		return n, err
 	}
-	if err := inside.do(b.move(eth.index, was, n, also)...); err != nil {
-		return n, err
-	}
-	if err := inside.moveLocal(eth.index, was.Address, addr); err != nil {
-		return n, err
-	}
-	// The bridge would look for the old hardware address here, wherever it is by then.
 	host, err := openRoute()
 	if err != nil {
 		return n, err
@@ -184,10 +177,17 @@ func (b Bridge) Readdress(ns *Netns, from, to string, was snapshot.Network, addr
 	if err != nil {
 		return n, err
 	}
-	if err := host.do(neighbour(bridge.index, addr)); err != nil {
+	if err := inside.do(b.move(eth.index, was, n, also, net.HardwareAddr(bridge.address))...); err != nil {
 		return n, err
 	}
-	if err := host.do(forget(eth.peer, macOf(was.Address)), noNeighbour(bridge.index, was.Address)); err != nil && !errors.Is(err, syscall.ENOENT) {
+	if err := inside.moveLocal(eth.index, was.Address, addr); err != nil {
+		return n, err
+	}
+	// The bridge would look for the old hardware address here, wherever it is by then.
+	if err := host.do(neighbour(bridge.index, addr, macOf(addr))); err != nil {
+		return n, err
+	}
+	if err := host.do(forget(eth.peer, macOf(was.Address))); err != nil && !errors.Is(err, syscall.ENOENT) {
 		return n, err
 	}
 	return n, redirect(ns, addr, also)
@@ -209,12 +209,13 @@ func (b Bridge) swap(was netip.Addr, from, to string) (netip.Addr, error) {
 }
 
 // move returns what turns one network into the other. The default route goes with the interface's last address.
-func (b Bridge) move(eth int, was, n snapshot.Network, also aliases) []*message {
+func (b Bridge) move(eth int, was, n snapshot.Network, also aliases, gateway net.HardwareAddr) []*message {
 	list := []*message{
 		addressMessage("drop address "+was.Address.String(), syscall.RTM_DELADDR, 0, eth, netip.PrefixFrom(was.Address, was.Bits), 0),
 		request("hardware address", syscall.RTM_NEWLINK, 0, linkHeader(eth, 0)).attr(syscall.IFLA_ADDRESS, macOf(n.Address)),
 		b.address(eth, n.Address),
 		defaultRoute(eth, n.Gateway),
+		neighbour(eth, n.Gateway, gateway), // a change of the hardware address has the kernel forget all
 	}
 	for _, a := range was.Aliases {
 		if !slices.Contains(also.all, a) {

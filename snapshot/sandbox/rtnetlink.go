@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -195,11 +196,11 @@ const (
 	addrGenNone      = 1
 )
 
-// neighbour tells which hardware address an address of the bridge's network has: that which follows from it. The kernel
+// neighbour tells which hardware address an address of the bridge's network has. The kernel
 // need not ask then, and does not count what it was told among the neighbours of which it keeps so many, in all network
 // namespaces together (net.ipv4.neigh.default.gc_thresh3, 1024 mostly). It goes on listening to what the neighbour says.
-func neighbour(index int, addr netip.Addr) *message {
-	return neighbourMessage("neighbour", syscall.RTM_NEWNEIGH, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, index, addr).attr(ndaLladdr, macOf(addr))
+func neighbour(index int, addr netip.Addr, mac net.HardwareAddr) *message {
+	return neighbourMessage("neighbour", syscall.RTM_NEWNEIGH, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, index, addr).attr(ndaLladdr, mac)
 }
 
 // noNeighbour takes back what neighbour told.

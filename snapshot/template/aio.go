@@ -29,6 +29,11 @@ func ring(t *criu.Task, v *vma.VmaEntry) *mm.AioRingEntry {
 func (c *compiler) cannotRing(t *criu.Task, v *vma.VmaEntry) string {
 	const what = "a context of asynchronous I/O"
 	a := ring(t, v)
+	// The kernel makes a ring for four events of each processor that there could be, if that is more than was asked for: no
+	// other host's would have this size.
+	if a != nil && uint64(a.GetNrReq()) < 4*c.host.processors {
+		return what + " that is smaller than those of this host"
+	}
 	if a == nil || uint64(a.GetRingLen()) != v.GetEnd()-v.GetStart() || a.GetNrReq() == 0 || a.GetNrReq() > aioMost {
 		return what + " that the images say too little of"
 	}

@@ -33,14 +33,13 @@ const (
 	denseFull = 256
 
 	protReadWrite = protRead | protWrite
-	mapGrowsDown  = 0x100
 )
 
 // layDense chooses what is filled elsewhere, from an address on and below limit.
 func layDense(vmas []*vma.VmaEntry, stored [][]criu.PageRun, from, limit uint64) *dense {
 	d := &dense{to: make(map[int]uint64), stored: make(map[uint64]uint64), vmas: vmas}
 	cursor := roundTo(from, hugePage)
-	last := region{} // of the process, the mapping before
+	last := region{} // of the process, the mapping before; they are ascending
 	var delta uint64
 	for i, v := range vmas {
 		if !densely(v, stored[i]) {
@@ -50,7 +49,7 @@ func layDense(vmas []*vma.VmaEntry, stored [][]criu.PageRun, from, limit uint64)
 			delta = cursor - v.GetStart()/hugePage*hugePage
 		}
 		end := roundTo(v.GetEnd()+delta, hugePage)
-		if end > limit || end < cursor {
+		if end > limit || end < cursor || v.GetStart() < last.end {
 			break
 		}
 		d.to[i] = v.GetStart() + delta

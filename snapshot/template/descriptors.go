@@ -100,7 +100,7 @@ func (d *descriptors) read() bool {
 			d.c.refuse("descriptor %d: the images lack what it is: %v", fd, err)
 			return false
 		}
-		if mode, is := d.c.ghosts[id]; is { // the images have that with the mapping
+		if mode, is := d.c.ghosts[id]; is && f.GetReg() != nil { // the images have that with the mapping
 			f = proto.Clone(f).(*fdinfo.FileEntry)
 			f.Reg.Flags = &mode
 		}

@@ -237,9 +237,7 @@ func (s *session) makeCgroup(context.Context) (err error) {
 		if s.cgroup, err = sandbox.NewCgroup(s.r.Record.Cgroup, s.r.Record.Limits); err != nil {
 			return err
 		}
-		if s.doors, err = s.cgroup.Entrances(); err != nil {
-			err = errors.Join(err, s.cgroup.Remove())
-		}
+		s.doors, err = s.cgroup.Entrances()
 		return err
 	}
 	s.cgroup, s.doors = s.slot.cgroup, s.slot.doors
@@ -310,7 +308,7 @@ func (s *session) makeMounts(context.Context) error {
 	case err != nil && s.spare != nil:
 		err = errors.Join(err, s.spare.Close())
 		s.spare = nil
-	case err == nil && s.spare == nil && slots != nil && slots.confined:
+	case err == nil && s.spare == nil && slots != nil && slots.apart:
 		s.spare, _ = s.mounts.SpareRoot(p) // or it is not used again
 	}
 	return err

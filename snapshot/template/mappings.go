@@ -13,9 +13,17 @@ import (
 
 // checkMappings refuses what neither the template nor a clone can map.
 func (c *compiler) checkMappings(t *criu.Task) {
+	end := uint64(0) // of the one before
 	for _, v := range t.Space.GetVmas() {
 		s := v.GetStatus()
 		at := fmt.Sprintf("mapping %x-%x", v.GetStart(), v.GetEnd())
+		if s&criu.VMAGuard == 0 {
+			if v.GetStart() < end {
+				c.refuse("%s: it lies over the one before, or below it", at)
+				continue
+			}
+			end = v.GetEnd()
+		}
 		if why := impossible(v); why != "" {
 			c.refuse("%s: %s", at, why)
 			continue
@@ -41,13 +49,17 @@ func (c *compiler) checkMappings(t *criu.Task) {
 	}
 }
 
+// kinds are all that say what is mapped, but for the vsyscall page.
+const kinds = criu.VMAFilePrivate | criu.VMAFileShared | criu.VMAAnonPrivate | criu.VMAAnonShared | criu.VMAVdso | criu.VMAVvar | criu.VMASysV | criu.VMASocket |
+	criu.VMAAIO | criu.VMAMemfd | criu.VMAShadow | criu.VMAPlugin | criu.VMAUnsupported
+
 // impossible says why no process can have a mapping, which then comes from images that somebody has made up. What is let
 // through here is mapped by the template, which has all powers, before anything else looks at it.
 func impossible(v *vma.VmaEntry) string {
 	s, kind := v.GetStatus(), v.GetFlags()&mapType
 	shared := s&(criu.VMAFileShared|criu.VMAAnonShared) != 0
 	switch {
-	case s&criu.VMAVsyscall != 0:
+	case s&criu.VMAVsyscall != 0 && s&(kinds|criu.VMAGuard) == 0:
 		return ""
 	case v.GetStart() >= v.GetEnd() || v.GetEnd() > taskEnd || (v.GetStart()|v.GetEnd()|v.GetPgoff())%pageSize != 0:
 		return "no addresses of a process"

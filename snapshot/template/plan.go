@@ -55,6 +55,7 @@ type host struct {
 	images     string // directory of CRIU's images
 	rootfs     string
 	root       string
+	processors uint64 // that there could be; 0: not known
 	nofile     uint64 // how many descriptors a process may have at most; 0: not known
 	mappings   uint64 // how many mappings a process may have; 0: not known
 }
@@ -93,7 +94,7 @@ func compile(images *criu.Images, config *snapshot.Config, h host) (p *plan, rea
 	if err != nil {
 		return nil, []string{err.Error()}, nil
 	}
-	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: (high + 63) &^ 63, tree: tree}
+	c := &compiler{images: images, config: config, data: recipe.NewData(where.scratch), host: h, high: max((high+63)&^63, 1+givenMax), tree: tree}
 	c.stageFiles()
 	c.given, c.open = make(map[string]int), c.keep
 	for i, key := range config.Stdio {

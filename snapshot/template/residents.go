@@ -57,7 +57,8 @@ func (e *Engine) settled(ctx context.Context, r shim.CloneRequest, t *resident) 
 	if err := e.able(ctx); err != nil {
 		return nil, err
 	}
-	return t.template, e.build(ctx, r, t)
+	err := e.build(ctx, r, t)
+	return t.template, err
 }
 
 // able asks once whether this host can.

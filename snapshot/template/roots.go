@@ -21,7 +21,7 @@ type root struct {
 // keepRoot takes over the root of a clone that has ended, if nothing was ever written to it. upper stays, empty as it was.
 func (s *slots) keepRoot(spare *sandbox.SpareRoot, upper string) bool {
 	s.mu.Lock()
-	wanted := !s.closed && s.confined && len(s.roots) < s.want
+	wanted := !s.closed && s.apart && len(s.roots) < s.want
 	s.mu.Unlock()
 	if !wanted {
 		return false

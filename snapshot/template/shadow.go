@@ -99,11 +99,7 @@ func (c *compiler) takeMemory(r *recipe.Recipe, p *process, h home, end recipe.A
 	}
 	r.Call("unmap below", recipe.Munmap, recipe.Int(0), recipe.At(h.at))
 	r.Call("unmap between", recipe.Munmap, recipe.Int(park+parkRoom), recipe.Int(p.shadow.start-park-parkRoom))
-	if p.shadow.end > p.shadow.start {
-		r.Call("unmap above", recipe.Munmap, recipe.Int(p.shadow.end), recipe.Int(taskEnd-p.shadow.end))
-	} else {
-		r.Call("unmap above", recipe.Munmap, recipe.Int(p.shadow.start), recipe.Int(taskEnd-p.shadow.start))
-	}
+	r.Call("unmap above", recipe.Munmap, recipe.Int(p.shadow.end), recipe.Int(taskEnd-p.shadow.end))
 	for _, v := range p.Space.GetVmas() {
 		if private(v) {
 			move(fmt.Sprintf("move %x-%x", v.GetStart(), v.GetEnd()), p.shadow.at(v.GetStart()), v.GetEnd()-v.GetStart(), v.GetStart())

@@ -14,6 +14,10 @@ import (
 // is tried, those that come to the same are joined, and a balanced tree leads to what they come to. A filter that does anything
 // else with the number of a call is left as it is.
 func shrink(filter []byte) []byte {
+	const most = 4096 // instructions that the kernel takes: BPF_MAXINSNS
+	if len(filter) > most*filterSize {
+		return filter
+	}
 	f := &shrinking{decisions: make(map[decision]*decision)}
 	for i := 0; i+filterSize <= len(filter); i += filterSize {
 		f.program = append(f.program, instruction{binary.LittleEndian.Uint16(filter[i:]), filter[i+2], filter[i+3], binary.LittleEndian.Uint32(filter[i+4:])})

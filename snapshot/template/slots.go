@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type slots struct {
 	wake     chan struct{}
 	closed   bool
 	gone     sync.WaitGroup
+	apart    bool          // … and have nothing in common with anybody by which they could hand on a directory of theirs
 	confined bool          // clones leave their networks as they found them, and cannot change how a file system is mounted
 	lock     *sys.FileLock // says that these slots are somebody's
 }
@@ -41,6 +43,7 @@ type slots struct {
 func newSlots(e *Engine, like shim.CloneRequest, t *resident, want int) *slots {
 	s := &slots{engine: e, like: like, resident: t, want: want, ready: make(map[string]*session), wake: make(chan struct{}, 1)}
 	s.confined = reusable(&like.Config, like.Record.Network)
+	s.apart = s.confined && !slices.ContainsFunc(like.Config.Mounts, func(m snapshot.Mount) bool { return m.Kind == snapshot.MountBind })
 	s.gone.Go(s.fill)
 	s.nudge()
 	return s

@@ -39,8 +39,6 @@ type Options struct {
 	Dir  string // an existing directory for one template's files, on a file system that can carry an overlay
 	// Launch runs a function on the thread whose children templates and clones are to be. They die with it.
 	Launch func(func() error) error
-	// Cgroup is that of the template.
-	Cgroup *sandbox.Cgroup
 	// Cgroups is how many descriptors of its cgroups a clone is given.
 	Cgroups int
 }
@@ -63,8 +61,9 @@ func Build(ctx context.Context, src Source, o Options) (_ *Template, err error) 
 	if err := t.start(o); err != nil {
 		return nil, err
 	}
+	built := false
 	defer func() {
-		if err != nil {
+		if !built { // also where something panics
 			err = errors.Join(err, t.Close())
 		}
 	}()
@@ -87,6 +86,7 @@ func Build(ctx context.Context, src Source, o Options) (_ *Template, err error) 
 	if err := t.populate(ctx, src, h); err != nil {
 		return nil, fmt.Errorf("build the template: %w", err)
 	}
+	built = true
 	return t, nil
 }
 
@@ -110,11 +110,6 @@ func (t *Template) start(o Options) error {
 		_ = t.cmd.Wait()
 		close(t.dead)
 	}()
-	if o.Cgroup != nil {
-		if err := o.Cgroup.Place(t.Pid); err != nil {
-			return errors.Join(err, t.Close())
-		}
-	}
 	return nil
 }
 
@@ -138,6 +133,7 @@ func (t *Template) greet(ctx context.Context, src Source, o Options) (host, erro
 		return host{}, err
 	}
 	h.noTimerIDs = sys.TryTimerRestoreIDs() != nil
+	h.processors = sys.PossibleProcessors()
 	h.nested = sys.TryNestedMounts() == nil
 	maps, err := proc.Mappings(t.Pid)
 	if err != nil {
