@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/regfile"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/vma"
@@ -51,6 +52,36 @@ func TestMadeUpMappings(t *testing.T) {
 		why := impossible(&vma.VmaEntry{Start: &c.start, End: &c.end, Pgoff: &c.pgoff, Prot: &c.prot, Flags: &c.flags, Status: &c.status})
 		if (why == "") != c.ok {
 			t.Errorf("%s: %q", c.what, why)
+		}
+	}
+}
+
+// TestMappingsOutOfOrder has mappings that lie over one another, or are not ascending: what follows computes with that.
+func TestMappingsOutOfOrder(t *testing.T) {
+	mapping := func(start, end uint64) *vma.VmaEntry {
+		return &vma.VmaEntry{Start: &start, End: &end, Pgoff: new(uint64(0)), Prot: new(uint32(3)), Flags: new(uint32(0x22)), Status: new(uint32(1 | criu.VMAAnonPrivate))}
+	}
+	for name, vmas := range map[string][]*vma.VmaEntry{
+		"":               {mapping(0x10000, 0x20000), mapping(0x20000, 0x30000), mapping(0x7f0000000000, 0x7f0000010000)},
+		"descending":     {mapping(0x7f0000000000, 0x7f0000010000), mapping(0x10000, 0x20000)},
+		"overlapping":    {mapping(0x10000, 0x20000), mapping(0x1f000, 0x30000)},
+		"far below":      {mapping(0x40000000, 0x40201000), mapping(0x1000, 0x40200000)},
+		"the same twice": {mapping(0x10000, 0x20000), mapping(0x10000, 0x20000)},
+	} {
+		c := &compiler{}
+		c.checkMappings(&criu.Task{Space: &mm.MmEntry{Vmas: vmas}})
+		if got := strings.Join(c.reasons, "; "); (name == "") != (got == "") || name != "" && !strings.Contains(got, "the one before") {
+			t.Errorf("%q: %q", name, got)
+		}
+		stored := make([][]criu.PageRun, len(vmas))
+		for i, v := range vmas {
+			stored[i] = []criu.PageRun{{Start: v.GetStart(), End: v.GetEnd()}}
+		}
+		const from, limit = 1 << 45, 1 << 46
+		for i, to := range layDense(vmas, stored, from, limit).to {
+			if end := to + vmas[i].GetEnd() - vmas[i].GetStart(); to < from || end > limit {
+				t.Errorf("%q: mapping %d is filled at %x-%x", name, i, to, end)
+			}
 		}
 	}
 }
