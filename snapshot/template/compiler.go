@@ -44,6 +44,7 @@ type compiler struct {
 	// has these as if they were a process's.
 	stage   int
 	staged  *criu.Task
+	holders map[uint32]holder // by id
 	owned   []ownedFile
 	ghosts  map[uint32]uint32      // deleted files that are mapped for all to see, by id: how they are opened for that
 	loose   map[uint64]recipe.Addr // memfds that are mapped and not open, by inode: where the number is kept

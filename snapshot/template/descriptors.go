@@ -142,9 +142,8 @@ func (d *descriptors) refuse(id uint32, format string, args ...any) {
 // name is how an open file is called where people read it: by the number, and the process, that has it.
 func (d *descriptors) name(id uint32) string {
 	if d.c.staged != nil {
-		if p := d.c.holder(id); p != nil {
-			i := slices.IndexFunc(p.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetId() == id })
-			return fmt.Sprintf("%s: descriptor %d", p, p.FDs[i].GetFd())
+		if h := d.c.holders[id]; h.process != nil {
+			return fmt.Sprintf("%s: descriptor %d", h.process, h.fd)
 		}
 	}
 	return fmt.Sprintf("descriptor %d", d.fd(id))

@@ -94,7 +94,7 @@ func (c *compiler) mapFile(r *recipe.Recipe, v *vma.VmaEntry) {
 	flags := v.GetFlags()&^mapLocked | mapFixed
 	start, length := recipe.Int(v.GetStart()), recipe.Int(v.GetEnd()-v.GetStart())
 	if c.remapped(uint32(v.GetShmid())) {
-		r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(c.stagedAt(uint32(v.GetShmid()))), recipe.Int(v.GetPgoff()))
+		r.Call(what, recipe.Mmap, start, length, recipe.Int(v.GetProt()), recipe.Int(flags), recipe.Int(c.holders[uint32(v.GetShmid())].staged), recipe.Int(v.GetPgoff()))
 		return
 	}
 	mode := uint32(oCloexec)

@@ -40,22 +40,22 @@ func (c *compiler) stageFiles() {
 	c.stage = c.high
 	first := c.tree[0]
 	c.staged = &criu.Task{Tree: first.Tree, IDs: first.IDs, Space: &mm.MmEntry{}}
-	seen := make(map[uint32]bool)
-	add := func(id uint32, kind fdinfo.FdTypes) {
-		if !seen[id] {
-			seen[id] = true
+	c.holders = make(map[uint32]holder)
+	add := func(id uint32, kind fdinfo.FdTypes, p *process, fd uint32) {
+		if _, seen := c.holders[id]; !seen {
 			n := uint32(c.stage + len(c.staged.FDs))
 			c.staged.FDs = append(c.staged.FDs, &fdinfo.FdinfoEntry{Id: &id, Fd: &n, Flags: new(uint32(fdCloexec)), Type: &kind})
+			c.holders[id] = holder{p, int(fd), int(n)}
 		}
 	}
 	for _, p := range c.tree {
 		c.staged.Space.Vmas = append(c.staged.Space.Vmas, p.Space.GetVmas()...)
 		for _, e := range p.FDs {
-			add(e.GetId(), e.GetType())
+			add(e.GetId(), e.GetType(), p, e.GetFd())
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.ghosts)) {
-		add(id, fdinfo.FdTypes_REG)
+		add(id, fdinfo.FdTypes_REG, nil, 0)
 	}
 	c.high = (c.stage + len(c.staged.FDs) + 63) &^ 63
 }
@@ -96,44 +96,30 @@ func (c *compiler) takeDescriptors(r *recipe.Recipe, p *process) {
 		if e.GetFlags()&fdCloexec != 0 {
 			flags = oCloexec
 		}
-		r.Call(fmt.Sprintf("descriptor %d", e.GetFd()), recipe.Dup3, recipe.Int(c.stagedAt(e.GetId())), recipe.Int(e.GetFd()), recipe.Int(flags))
+		r.Call(fmt.Sprintf("descriptor %d", e.GetFd()), recipe.Dup3, recipe.Int(c.holders[e.GetId()].staged), recipe.Int(e.GetFd()), recipe.Int(flags))
 	}
 	for _, e := range p.FDs {
+		fd := int(e.GetFd())
 		f, err := c.images.File(e.GetId())
-		if u := f.GetUsk(); err == nil && p.number > 0 && u.GetState() == tcpListen && c.holder(e.GetId()) == p {
+		if h := c.holders[e.GetId()]; err != nil || h.process != p || h.fd != fd {
+			continue
+		}
+		if u := f.GetUsk(); u.GetState() == tcpListen && p.number > 0 {
 			// Whoever connects may ask who listens, and is told who has said so last.
-			r.Call(fmt.Sprintf("descriptor %d: listen", e.GetFd()), recipe.Listen, recipe.Int(e.GetFd()), recipe.Int(u.GetBacklog()))
+			r.Call(fmt.Sprintf("descriptor %d: listen", fd), recipe.Listen, recipe.Int(fd), recipe.Int(u.GetBacklog()))
 		}
-	}
-	for _, e := range p.FDs {
-		if e.GetType() == fdinfo.FdTypes_EVENTPOLL && c.holder(e.GetId()) == p {
-			f, err := c.images.File(e.GetId())
-			if err != nil {
-				return // refused already
-			}
-			c.fillEpoll(r, p.Task, int(e.GetFd()), f.GetEpfd())
+		if e.GetType() == fdinfo.FdTypes_EVENTPOLL {
+			c.fillEpoll(r, p.Task, fd, f.GetEpfd())
 		}
 	}
 }
 
-// stagedAt returns the number of a staged file.
-func (c *compiler) stagedAt(id uint32) uint32 {
-	for _, e := range c.staged.FDs {
-		if e.GetId() == id {
-			return e.GetFd()
-		}
-	}
-	return 0
-}
-
-// holder returns the first process that has a file open: the one for which CRIU wrote it down.
-func (c *compiler) holder(id uint32) *process {
-	for _, p := range c.tree {
-		if slices.ContainsFunc(p.FDs, func(e *fdinfo.FdinfoEntry) bool { return e.GetId() == id }) {
-			return p
-		}
-	}
-	return nil
+// holder is the first process that has a file open, the one for which CRIU wrote it down, and its first number there; nil for
+// a file that is only mapped.
+type holder struct {
+	*process
+	fd     int
+	staged int // the number at which the first process of a clone opens it
 }
 
 // ownedFile is an open file that sends somebody a signal when it is ready.

@@ -149,6 +149,8 @@ static void descriptors(void)
 			if (socketpair(AF_UNIX, any(2) ? SOCK_STREAM : SOCK_DGRAM, 0, p) == 0) {
 				int set = epoll_create1(any(2) ? EPOLL_CLOEXEC : 0);
 				e.data.u64 = any(1 << 20);
+				if (any(2))
+					dup(set);
 				if (epoll_ctl(set, EPOLL_CTL_ADD, p[0], &e) || send(p[1], "waits", 5, 0) != 5)
 					die("epoll");
 			}
