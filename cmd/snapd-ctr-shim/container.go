@@ -24,6 +24,7 @@ const (
 	// drainTimeout is how long the output of an exited container may go on: a process outside of it can hold a
 	// descriptor of its output.
 	drainTimeout = 2 * time.Second
+	recordPause  = time.Second // between attempts to record an end
 )
 
 // container is a container that is being made or that runs.
@@ -150,6 +151,16 @@ func (c *container) discard(ctx context.Context) (gone bool, err error) {
 	}
 }
 
+// ended says whether it has exited and been cleared away.
+func (c *container) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func frozen(g *sandbox.Cgroup) bool {
 	_, is, err := g.Frozen()
 	return err == nil && is
@@ -163,8 +174,9 @@ func (c *container) closeOutput(context.Context) error {
 	return nil
 }
 
-// watch waits for the container's end and clears it away. Its record is the last thing to change.
-func (c *container) watch() {
+// watch waits for the container's end and clears it away. Its record is the last thing to change; where it cannot be
+// written, watch says so: see record.
+func (c *container) watch() (recorded bool) {
 	if err := c.process.Exited(context.Background()); err != nil {
 		c.log.Error("watch", "error", err)
 	}
@@ -185,15 +197,30 @@ func (c *container) watch() {
 		// A record of its end would be written, and synced to the disk, for nobody.
 		if err := shim.RemoveFiles(c.paths.Root, c.record.ID); err == nil {
 			c.removed = true
-			return
+			return true
 		}
 	}
 	if err := shim.WriteContainer(c.paths.Root, c.exited); err != nil {
 		c.log.Error("record", "error", err)
+		recorded = c.record.AutoRemove
+	} else {
+		recorded = true
 	}
 	if c.record.AutoRemove {
 		if err := shim.RemoveFiles(c.paths.Root, c.record.ID); err != nil {
 			c.log.Error("remove", "error", err)
+		}
+	}
+	return recorded
+}
+
+// recordAgain writes the record of an exited container once that is possible: the disk may have been full. Until then this
+// process is the only one that knows how it ended. It gives up when the container is not wanted any more.
+func (c *container) recordAgain() {
+	for !c.unwanted.Load() {
+		time.Sleep(recordPause)
+		if shim.WriteContainer(c.paths.Root, c.exited) == nil || !exists(c.dir) {
+			return
 		}
 	}
 }

@@ -105,9 +105,14 @@ func (p *parent) make(record snapshot.Container, how func(*container) error) (sn
 	made := c.record
 	c.made.Store(true)
 	go func() {
-		c.watch()
-		p.leave(c)
+		if c.watch() {
+			p.leave(c)
+			close(c.done)
+			return
+		}
 		close(c.done)
+		c.recordAgain()
+		p.leave(c)
 	}()
 	return made, nil
 }
@@ -146,11 +151,21 @@ func (p *parent) Delete(ctx context.Context, id string, force bool) error {
 	if err := snapshot.CheckName(id); err != nil {
 		return err
 	}
-	if c := p.find(id); c != nil && force && c.made.Load() {
+	c := p.find(id)
+	switch {
+	case c == nil:
+	case c.ended():
+		// Its end is not on the disk, and need not be any more.
+		c.unwanted.Store(true)
+		if !c.removed {
+			return shim.RemoveFiles(p.paths.Root, id)
+		}
+		return nil
+	case force && c.made.Load():
 		if gone, err := c.discard(ctx); gone || err != nil {
 			return err
 		}
-	} else if c != nil {
+	default:
 		if record, err := shim.ReadContainer(p.paths.Root, id); err != nil || record.Status != snapshot.StatusExited {
 			return &snapshot.Error{Kind: snapshot.KindState, Op: "remove", On: snapshot.ShortID(id),
 				Err: errors.New("it is running"), Hint: "stop it first, or remove it with --force"}

@@ -52,6 +52,15 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) ([]*snapshot.Containe
 			Err:  fmt.Errorf("a memory limit of %d bytes is less than the %d that its processes have from the start", limits.MemoryBytes, snap.Config.Memory.Bytes),
 			Hint: "give -m at least that, and room to grow"}
 	}
+	threads := int64(0)
+	for _, p := range snap.Config.Processes {
+		threads += int64(p.Threads)
+	}
+	if limits.Pids > 0 && limits.Pids < threads {
+		return nil, &snapshot.Error{Kind: snapshot.KindInvalid, Op: "clone", On: r.Snapshot,
+			Err:  fmt.Errorf("a limit of %d processes and threads is less than the %d that it has from the start", limits.Pids, threads),
+			Hint: "give --pids-limit at least that, and room for what exec starts"}
+	}
 	if err := l.tool.Warm(ctx, l.cfg.Run); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,16 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 		}
 		live[c.ID] = c.Status != snapshot.StatusExited
 	}
+	for _, d := range dirs {
+		if halfMade(cs, d) {
+			if lock, err := sys.TryLockFile(filepath.Join(shim.ContainerDir(l.cfg.Root, d.Name()), makerLock)); err == nil {
+				c := snapshot.Container{ID: d.Name(), Name: snapshot.ShortID(d.Name()), Network: snapshot.Network{Mode: "bridge"},
+					Cgroup: path.Join(l.cgroupParent()+sandbox.Clones, d.Name())}
+				out = append(out, mend(repair, "container "+c.Name, "was being made when its maker was killed, before it had a record", func() error { return l.sweep(&c) }))
+				lock.Close()
+			}
+		}
+	}
 	// Whose owner went away while we looked may be gone by now as well.
 	stillGroups, stillLeases, err := l.occupied()
 	if err != nil {
@@ -90,6 +100,16 @@ func (l *Local) leftovers(repair bool) ([]Problem, error) {
 	}
 	dead, err := l.deadShims(repair)
 	return append(out, dead...), err
+}
+
+// halfMade says whether a directory is that of a container without a record, and has been for longer than it takes to write
+// one.
+func halfMade(cs []snapshot.Container, dir os.DirEntry) bool {
+	if slices.ContainsFunc(cs, func(c snapshot.Container) bool { return c.ID == dir.Name() }) {
+		return false
+	}
+	info, err := dir.Info()
+	return err == nil && dir.IsDir() && time.Since(info.ModTime()) > time.Minute
 }
 
 // occupied returns the cgroups there are, by parent, and whom addresses are leased to.

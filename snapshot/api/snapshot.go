@@ -38,6 +38,9 @@ func (l *Local) Snapshot(ctx context.Context, r SnapshotRequest) (*SnapshotResul
 		req.Source, err = find(ctx, r.Runtime)
 	} else {
 		own, err = l.runningContainer(ctx, "snapshot", r.Container)
+		if err == nil {
+			err = checkThawed("snapshot", own)
+		}
 	}
 	if err != nil {
 		return nil, err

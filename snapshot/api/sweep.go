@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
@@ -40,8 +41,12 @@ func (l *Local) settle(c snapshot.Container) (snapshot.Container, error) {
 	if client, err := shim.Dial(context.Background(), c.ShimAddr); err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if _, err := client.Wait(ctx, c.ID); err == nil {
-			return shim.ReadContainer(l.cfg.Root, c.ID)
+		if status, err := client.Wait(ctx, c.ID); err == nil {
+			now, err := shim.ReadContainer(l.cfg.Root, c.ID)
+			if err == nil && now.Status == snapshot.StatusRunning { // the disk is full, say
+				now.Status, now.ExitStatus, now.ExitKnown = snapshot.StatusExited, status, true
+			}
+			return now, err
 		}
 	}
 	if shimAlive(&c) {
@@ -55,5 +60,8 @@ func (l *Local) settle(c snapshot.Container) (snapshot.Container, error) {
 		return now, err
 	}
 	now.Status, now.ExitStatus, now.ExitKnown, now.Finished = snapshot.StatusExited, 255, false, time.Now().UTC()
-	return now, shim.WriteContainer(l.cfg.Root, now)
+	if err := shim.WriteContainer(l.cfg.Root, now); err != nil {
+		slog.Warn("the end of a container could not be recorded", "container", c.Name, "error", err)
+	}
+	return now, nil
 }

@@ -247,7 +247,7 @@ func (b Bridge) Free(id string, addr netip.Addr) error {
 	case err != nil:
 	case last:
 		err = b.remove()
-	default:
+	case addr.IsValid():
 		err = b.forgetNeighbour(addr)
 	}
 	if err != nil {

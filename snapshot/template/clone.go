@@ -77,7 +77,8 @@ func (t *Template) fork(ctx context.Context, b Birth, report *os.File) (int, err
 	msg, err := t.talk.hear(context.WithoutCancel(ctx), cloneLimit)
 	if err != nil {
 		// It may fork yet, and nobody would know the child.
-		return 0, errors.Join(fmt.Errorf("ask the template: %w", err), t.cmd.Process.Kill())
+		_ = t.cmd.Process.Kill()
+		return 0, fmt.Errorf("ask the template: %w", err)
 	}
 	a, err := unpack[answer](msg)
 	switch {

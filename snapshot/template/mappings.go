@@ -49,8 +49,8 @@ func (c *compiler) checkMappings(t *criu.Task) {
 	}
 }
 
-// kinds are all that say what is mapped, but for the vsyscall page.
-const kinds = criu.VMAFilePrivate | criu.VMAFileShared | criu.VMAAnonPrivate | criu.VMAAnonShared | criu.VMAVdso | criu.VMAVvar | criu.VMASysV | criu.VMASocket |
+// kinds are what no vsyscall page is as well; private memory it is.
+const kinds = criu.VMAFilePrivate | criu.VMAFileShared | criu.VMAAnonShared | criu.VMAVdso | criu.VMAVvar | criu.VMASysV | criu.VMASocket |
 	criu.VMAAIO | criu.VMAMemfd | criu.VMAShadow | criu.VMAPlugin | criu.VMAUnsupported
 
 // impossible says why no process can have a mapping, which then comes from images that somebody has made up. What is let
