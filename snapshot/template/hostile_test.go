@@ -36,6 +36,8 @@ func TestMadeUpMappings(t *testing.T) {
 		{"a shared file", 0x10000, 0x20000, 0, 3, 1, shared, true},
 		{"the vsyscall page", 0xffffffffff600000, 0xffffffffff601000, 0, 4, 0x22, anon | criu.VMAVsyscall, true},
 		{"a guard in its place", 0xffffffffff600000, 0xffffffffff601000, 0, 4, 0x22, anon | criu.VMAVsyscall | criu.VMAGuard, false},
+		{"the vsyscall page as a file", 0xffffffffff600000, 0xffffffffff601000, 0, 4, 0x22, file | criu.VMAVsyscall, false},
+		{"the vsyscall page elsewhere", 0x10000, 0x20000, 0, 3, 0x21, anon | criu.VMAVsyscall, false},
 		{"an address of the kernel's", 0xffff888000000000, 0xffff888000001000, 0, 3, 0x22, anon, false},
 		{"the last page", taskEnd - 0x1000, taskEnd + 0x1000, 0, 3, 0x22, anon, false},
 		{"all there is", 0, 1<<64 - 0x1000, 0, 3, 0x22, anon, false},

@@ -49,8 +49,11 @@ func (c *compiler) checkMappings(t *criu.Task) {
 	}
 }
 
-// kinds are what no vsyscall page is as well; private memory it is.
-const kinds = criu.VMAFilePrivate | criu.VMAFileShared | criu.VMAAnonShared | criu.VMAVdso | criu.VMAVvar | criu.VMASysV | criu.VMASocket |
+// vsyscallPage is the kernel's, at the same address in all processes.
+const vsyscallPage = 0xffffffffff600000
+
+// kinds are all that say what is mapped, but for the vsyscall page.
+const kinds = criu.VMAFilePrivate | criu.VMAFileShared | criu.VMAAnonPrivate | criu.VMAAnonShared | criu.VMAVdso | criu.VMAVvar | criu.VMASysV | criu.VMASocket |
 	criu.VMAAIO | criu.VMAMemfd | criu.VMAShadow | criu.VMAPlugin | criu.VMAUnsupported
 
 // impossible says why no process can have a mapping, which then comes from images that somebody has made up. What is let
@@ -59,8 +62,10 @@ func impossible(v *vma.VmaEntry) string {
 	s, kind := v.GetStatus(), v.GetFlags()&mapType
 	shared := s&(criu.VMAFileShared|criu.VMAAnonShared) != 0
 	switch {
-	case s&criu.VMAVsyscall != 0 && s&(kinds|criu.VMAGuard) == 0:
-		return ""
+	case s&criu.VMAVsyscall != 0 && s&(kinds|criu.VMAGuard)&^criu.VMAAnonPrivate == 0 && v.GetStart() == vsyscallPage && v.GetEnd() == vsyscallPage+pageSize:
+		return "" // CRIU says of it that it is private memory
+	case s&criu.VMAVsyscall != 0:
+		return "no vsyscall page"
 	case v.GetStart() >= v.GetEnd() || v.GetEnd() > taskEnd || (v.GetStart()|v.GetEnd()|v.GetPgoff())%pageSize != 0:
 		return "no addresses of a process"
 	case v.GetProt()&^7 != 0:
