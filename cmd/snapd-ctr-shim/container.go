@@ -195,7 +195,7 @@ func (c *container) watch() (recorded bool) {
 	c.exited.ExitStatus, c.exited.ExitKnown = status, known
 	if c.unwanted.Load() && cleared == nil {
 		// A record of its end would be written, and synced to the disk, for nobody.
-		if err := shim.RemoveFiles(c.paths.Root, c.record.ID); err == nil {
+		if err := shim.RemoveFilesOf(c.paths.Root, c.exited); err == nil {
 			c.removed = true
 			return true
 		}

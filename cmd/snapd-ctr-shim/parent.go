@@ -158,7 +158,7 @@ func (p *parent) Delete(ctx context.Context, id string, force bool) error {
 		// Its end is not on the disk, and need not be any more.
 		c.unwanted.Store(true)
 		if !c.removed {
-			return shim.RemoveFiles(p.paths.Root, id)
+			return shim.RemoveFilesOf(p.paths.Root, c.exited)
 		}
 		return nil
 	case force && c.made.Load():

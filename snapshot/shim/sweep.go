@@ -55,6 +55,13 @@ func Remove(ctx context.Context, p Paths, id string) error {
 // the container was never made, or its shim did not see it end.
 func RemoveFiles(root, id string) error {
 	c, _ := ReadContainer(root, id)
+	c.ID = id
+	return RemoveFilesOf(root, c)
+}
+
+// RemoveFilesOf is [RemoveFiles] for who knows more of the container than its record says.
+func RemoveFilesOf(root string, c snapshot.Container) error {
+	id := c.ID
 	dir, err := filepath.EvalSymlinks(ContainerDir(root, id)) // mountinfo has none
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
