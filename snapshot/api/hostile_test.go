@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snapd-ctr/snapd-ctr/internal/sys"
+	"github.com/snapd-ctr/snapd-ctr/internal/testhost"
 	"github.com/snapd-ctr/snapd-ctr/internal/testrootfs"
 	"github.com/snapd-ctr/snapd-ctr/snapshot"
 	"github.com/snapd-ctr/snapd-ctr/snapshot/api"
@@ -91,6 +93,74 @@ func TestShimLogGoes(t *testing.T) {
 	}
 	if _, err := os.Lstat(log); !os.IsNotExist(err) {
 		t.Errorf("the shim's log is left: %v", err)
+	}
+}
+
+// TestEndOnFullDisk has containers end while the disk is full. How they ended is known all the same, they can be removed, and
+// what could not be written then is written when there is room.
+func TestEndOnFullDisk(t *testing.T) {
+	in := testhost.New(t)
+	if err := os.Mkdir(in.Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := sys.MountTmpfs(in.Root, "size=24m,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sys.Unmount(in.Root); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv(shim.LingerVariable, "200ms")
+	svc, err := api.OpenLocal(t.Context(), apitest.Config(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer svc.Close()
+	ended, removed := sleeping(t, svc, "ended"), sleeping(t, svc, "removed")
+	fill := filepath.Join(in.Root, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 1<<16))
+	}
+	for _, c := range []*snapshot.Container{ended, removed} {
+		if err := svc.Kill(t.Context(), c.ID, "KILL"); err != nil {
+			t.Fatal(err)
+		}
+		if status, err := svc.Wait(t.Context(), c.ID); err != nil || status != 137 {
+			t.Errorf("wait for %s: %d, %v", c.Name, status, err)
+		}
+	}
+	cs, err := svc.Containers(t.Context(), true)
+	if err != nil || len(cs) != 2 || cs[0].Status != snapshot.StatusExited || cs[1].Status != snapshot.StatusExited {
+		t.Errorf("containers on a full disk: %+v, %v", cs, err)
+	}
+	if err := svc.Remove(t.Context(), removed.ID, true); err != nil {
+		t.Errorf("remove one on a full disk: %v", err)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := eventually(t.Context(), func() error {
+		c, err := shim.ReadContainer(in.Root, ended.ID)
+		if err == nil && (c.Status != snapshot.StatusExited || c.ExitStatus != 137 || !c.ExitKnown) {
+			err = fmt.Errorf("%s with %d", c.Status, c.ExitStatus)
+		}
+		return err
+	}); err != nil {
+		t.Errorf("the record of its end: %v", err)
+	}
+	if err := svc.Remove(t.Context(), ended.ID, false); err != nil {
+		t.Error(err)
+	}
+	problems, err := svc.Fsck(t.Context(), false)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("fsck: %v, %v", problems, err)
 	}
 }
 
